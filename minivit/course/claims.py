@@ -1,0 +1,49 @@
+"""The ledger: each claim a comparison of two figures over seeds, each verdict computed from a study's log."""
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from minivit.studies import read_study, values
+
+ROOT = Path(__file__).parents[2]
+
+
+def verdict(differences: list[float]) -> str:
+    """*holds* or *did not hold* by the sign of the mean difference; *inconclusive* under twice its standard error or with fewer than 3 seeds."""
+    n = len(differences)
+    if n == 0:
+        return "not run"
+    mean = sum(differences) / n
+    if n < 3:
+        return "inconclusive"
+    error = math.sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1) / n)
+    if abs(mean) < 2 * error:
+        return "inconclusive"
+    return "holds" if mean > 0 else "did not hold"
+
+
+def ledger(root: Path = ROOT) -> list[dict[str, Any]]:
+    """Every claim of ``data/claims.toml`` with its differences and its verdict, per scale."""
+    claims = tomllib.loads((root / "data" / "claims.toml").read_text())["claim"]
+    for claim in claims:
+        claim["verdicts"], claim["differences"] = {}, {}
+        for scale in ("pocket", "full"):
+            test = claim.get(scale)
+            differences = []
+            if test:
+                _, runs = read_study(root / "data" / "runs" / test["study"])
+                more, less = (values(runs, *test[side].split(":")) for side in ("more", "less"))
+                differences = [a - b for a, b in zip(more, less, strict=True)]
+            claim["differences"][scale], claim["verdicts"][scale] = differences, verdict(differences)
+    return claims
+
+
+def print_ledger(chapter: str | None = None, root: Path = ROOT) -> None:
+    """One line for each claim: id, what is claimed, verdict at pocket and at full scale, mean difference and seeds."""
+    for claim in ledger(root):
+        if chapter is None or claim["chapter"] == chapter:
+            print(f"{claim['id']}  {claim['claim']}  [{claim['source']}]")
+            for scale, differences in claim["differences"].items():
+                shown = f": {sum(differences) / len(differences):+.2f} over {len(differences)} seeds" if differences else ""
+                print(f"    {scale}: {claim['verdicts'][scale]}{shown}")

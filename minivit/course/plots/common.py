@@ -1,0 +1,84 @@
+"""Figures that several chapters use."""
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from einops import rearrange
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from minivit.course.plots.style import BASELINES, BLUE, GREEN, GREY, PURPLE
+
+
+def picture_of(image: Tensor) -> Tensor:
+    """``(3, H, W)`` uint8, or float in [0, 1], to the ``(H, W, 3)`` that matplotlib draws."""
+    return rearrange(image.float() / 255 if image.dtype == torch.uint8 else image.clamp(0, 1), "c h w -> h w c")
+
+
+def draw_image(axes: Axes, image: Tensor, title: str = "", colour: str | None = None) -> None:
+    axes.imshow(picture_of(image))
+    axes.set(xticks=[], yticks=[])
+    if title:
+        axes.set_title(title, fontsize=11)
+    for spine in axes.spines.values():
+        spine.set(visible=colour is not None, color=colour or "none", linewidth=3)
+
+
+def image_rows(rows: Mapping[str, Sequence[Tensor]], *, size: float = 1.1) -> Figure:
+    """One labelled row of images for each entry."""
+    columns = max(len(images) for images in rows.values())
+    figure, axes = plt.subplots(len(rows), columns, figsize=(size * columns + 1.2, size * len(rows) + 0.2), squeeze=False)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for ax, image in zip(line, images, strict=False):
+            draw_image(ax, image)
+        for ax in line[len(images) :]:
+            ax.axis("off")
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=12)
+    return figure
+
+
+def loss_axes(axes: Axes, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], *, chance: float) -> None:
+    """Loss over steps, thin and as drawn, with the chance level it has to leave."""
+    for (name, (steps, values)), colour in zip(curves.items(), (BLUE, PURPLE, GREEN), strict=False):
+        axes.plot(steps, values, color=colour, linewidth=1.2, label=name)
+    axes.axhline(chance, color=GREY, linestyle=":", label=f"chance {chance:.2f}")
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend()
+
+
+def knn_axes(
+    axes: Axes, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], baselines: Mapping[str, float], *, guess: float | None = None
+) -> None:
+    """kNN accuracy over steps, with its three baselines and the reader's guess, if there is one."""
+    for (name, (steps, values)), colour in zip(curves.items(), (BLUE, PURPLE, GREEN), strict=False):
+        axes.plot([step + 1 for step in steps], values, "o-", color=colour, label=name)
+    for name, value in baselines.items():
+        colour, style = BASELINES[name]
+        axes.axhline(value, color=colour, linestyle=style, label=f"{name} {value:.2f}")
+    if guess is not None:
+        axes.axhline(guess, color="black", linewidth=1, label=f"your guess {guess:.2f}")
+    axes.set(xlabel="step", ylabel="kNN accuracy", ylim=(0, 1), xlim=(0, None))
+    axes.legend(loc="upper left", fontsize=10)
+
+
+def tsne(features: Tensor, *, seed: int = 0) -> Tensor:
+    """Two coordinates for each of at most 500 feature vectors ``(N, D) -> (N, 2)``, cosine distances (van der Maaten & Hinton 2008)."""
+    from sklearn.manifold import TSNE
+
+    if len(features) > 500:
+        raise ValueError(f"t-SNE of {len(features)} points takes too long here: 500 at most.")
+    unit = torch.nn.functional.normalize(features, dim=1).numpy()
+    return torch.from_numpy(TSNE(perplexity=30, init="pca", random_state=seed).fit_transform(unit))
+
+
+def scatter_axes(axes: Axes, points: Tensor, labels: Tensor, classes: Sequence[str], *, legend: bool = False) -> None:
+    """Points coloured by class; a t-SNE has no units, so there are no ticks."""
+    colours = plt.get_cmap("tab10").colors
+    markers = "os^DPX*<vd"
+    for kind, name in enumerate(classes):
+        at = labels == kind
+        axes.scatter(*points[at].T, s=14, color=colours[kind % 10], marker=markers[kind % 10], label=name, linewidths=0)
+    axes.set(xticks=[], yticks=[])
+    if legend:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9, markerscale=1.5)

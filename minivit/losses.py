@@ -1,0 +1,71 @@
+"""Functional losses. Each takes raw vectors, normalises them itself and computes in float32 (float64 stays float64)."""
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Gather = Callable[[Tensor], tuple[Tensor, int]]
+
+
+def nt_xent(
+    z1: Float[Tensor, "batch out_dim"],
+    z2: Float[Tensor, "batch out_dim"],
+    *,
+    temperature: float,
+    gather: Gather | None = None,
+) -> Float[Tensor, ""]:
+    """SimCLR's loss, the mean over all 2B anchors: ``−s(i,j)/τ + log Σ_{k≠i} exp(s(i,k)/τ)``.
+
+    s is the cosine; j is the other view of i's image, so an anchor has one positive and 2B−2 negatives, and the
+    positive stays in the denominator. Untrained vectors that point anywhere give about ln(2B−1).
+
+    ``gather`` joins the vectors of all processes, with gradient: it maps ``(2, B, D_z)`` to ``((2, R·B, D_z), offset)``,
+    where the local images start at ``offset``. The anchors stay local, so the mean over processes is the loss of the joined batch.
+
+    Raises ValueError unless both are (B, D_z) of one shape with B ≥ 2, and τ > 0.
+    Source: Chen et al. 2020, eq. 1 and algorithm 1. The official code returns twice this value (a sum over the two views).
+    """
+    _check(z1, z2, temperature)
+    with torch.autocast(z1.device.type, enabled=False):
+        local = F.normalize(torch.stack([_full(z1), _full(z2)]), dim=-1)
+        everyone, offset = gather(local) if gather else (local, 0)
+        anchors, keys = local.flatten(0, 1), everyone.flatten(0, 1)  # view 1 of every image, then view 2
+        batch, total = z1.shape[0], everyone.shape[1]
+        image = torch.arange(batch, device=z1.device) + offset
+        self_pair = torch.cat([image, image + total])
+        positive = torch.cat([image + total, image])
+        logits = anchors @ keys.T / temperature
+        logits = logits.scatter(1, self_pair[:, None], float("-inf"))
+        return F.cross_entropy(logits, positive)
+
+
+def info_nce(
+    q: Float[Tensor, "batch out_dim"], k: Float[Tensor, "keys out_dim"], *, temperature: float, offset: int = 0
+) -> Float[Tensor, ""]:
+    """InfoNCE, the mean over B queries: ``−log softmax_j(q_i · k_j / τ)`` at j = offset + i, unit vectors.
+
+    ``k`` holds the positive of query i in row ``offset + i``; every other row is a negative. No factor 2τ: MoCo v3
+    multiplies by it itself. Raises ValueError where the positives would lie outside ``k``.
+    Source: van den Oord et al. 2018, eq. 4, with the cosine and temperature of He et al. 2020, eq. 1.
+    """
+    if offset < 0 or offset + len(q) > len(k):
+        raise ValueError(f"offset={offset}: the positives of {len(q)} queries must lie inside the {len(k)} rows of k.")
+    _check(q, k[offset : offset + len(q)], temperature)
+    with torch.autocast(q.device.type, enabled=False):
+        logits = F.normalize(_full(q), dim=-1) @ F.normalize(_full(k), dim=-1).T / temperature
+        return F.cross_entropy(logits, torch.arange(q.shape[0], device=q.device) + offset)
+
+
+def _full(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _check(a: Tensor, b: Tensor, temperature: float) -> None:
+    if a.dim() != 2 or a.shape != b.shape:
+        raise ValueError(f"the two sides must be (B, D_z) and pair up row by row: got {tuple(a.shape)} and {tuple(b.shape)}.")
+    if a.shape[0] < 2:
+        raise ValueError("a contrastive loss needs a batch of at least 2: one image has no negatives.")
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature} must be positive.")

@@ -1,0 +1,133 @@
+"""Vision transformers: a stem makes tokens, blocks mix them, one vector comes out."""
+from dataclasses import dataclass
+
+import torch
+from einops import repeat
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from minivit.layers.attention import Attention
+from minivit.layers.block import Block
+from minivit.layers.position import POSITIONS
+from minivit.layers.stems import ConvLayer, ConvStem, PatchifyStem, conv_layers
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Everything that tells one ViT from another."""
+
+    image_size: int | tuple[int, int] = 224
+    patch: int = 16
+    dim: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: float = 4.0
+    stem: str | tuple[ConvLayer, ...] = "patchify"  # "patchify", "conv", or the records of a conv stem
+    positions: str = "learned"  # "learned", "sincos", "none"
+    pool: str = "cls"  # "cls": a class token; "avg": the mean of the patch tokens
+    drop_path: float = 0.0  # of the last block; earlier blocks get a linear share
+    mask_token: bool = False  # masked image modelling swaps it in
+
+
+CONFIGS = {
+    "vit_tiny_patch16_224": ViTConfig(dim=192, heads=3),
+    "vit_small_patch16_224": ViTConfig(dim=384, heads=6),
+    "vit_base_patch16_224": ViTConfig(dim=768, heads=12),
+    "vit_large_patch16_224": ViTConfig(dim=1024, depth=24, heads=16),
+    "vit_huge_patch14_224": ViTConfig(patch=14, dim=1280, depth=32, heads=16),
+    # For 32×32. pocket-c of the chapters, pocket-p, and the finer one whose attention maps have something to show.
+    "vit_pocket_conv8": ViTConfig(image_size=32, patch=8, dim=64, depth=3, heads=2, stem="conv", pool="avg"),
+    "vit_pocket_patch8": ViTConfig(image_size=32, patch=8, dim=64, depth=3, heads=2, pool="avg"),
+    "vit_pocket_patch4": ViTConfig(image_size=32, patch=4, dim=48, depth=2, heads=2, pool="avg"),
+}
+
+
+class ViT(nn.Module):
+    """Vision transformer: ``(B, 3, H, W) -> (B, D)`` features, or ``(B, num_classes)`` logits where there is a head.
+
+    Parameter counts are timm's. Linears start Xavier-uniform with zero bias, Q, K and V as three matrices, as in
+    MoCo v3's code; the classifier starts at zero. Images of another size than ``image_size`` are taken wherever
+    the patch divides them: sin-cos positions are recomputed, learned ones resampled.
+
+    Raises ValueError for an image that the patch does not divide, and for a mask without ``mask_token=True``.
+    Source: Dosovitskiy et al. 2021; average pooling is the mean over patch tokens after the final norm.
+    """
+
+    def __init__(self, config: ViTConfig, num_classes: int = 0):
+        super().__init__()
+        for name, value, known in (("positions", config.positions, POSITIONS), ("pool", config.pool, ("cls", "avg"))):
+            if value not in known:
+                raise ValueError(f"{name}={value!r}: there are {', '.join(map(repr, known))}.")
+        self.config, self.dim, self.image_size = config, config.dim, config.image_size
+        self.stem = build_stem(config)
+        height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+        self.prefix_tokens = 1 if config.pool == "cls" else 0
+        self.cls_token = nn.Parameter(torch.randn(1, 1, config.dim) * 1e-6) if self.prefix_tokens else None
+        self.mask_token = nn.Parameter(torch.randn(config.dim) * 0.02) if config.mask_token else None
+        self.positions = POSITIONS[config.positions](config.dim, self.stem.grid(height, width), self.prefix_tokens)
+        rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.heads, mlp_ratio=config.mlp_ratio, drop_path=rate) for rate in rates
+        )
+        self.norm = nn.LayerNorm(config.dim, eps=1e-6)
+        self.blocks.apply(xavier_init)
+        self.head = nn.Linear(config.dim, num_classes) if num_classes else nn.Identity()
+        if num_classes:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+
+    def forward_tokens(
+        self, x: Float[Tensor, "batch 3 height width"], *, mask: Bool[Tensor, "batch rows columns"] | None = None
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """All tokens after the final norm, ``(B, P+N, D)``, patches in row-major order; where ``mask`` is True the mask token stands in."""
+        grid = self.stem.grid(*x.shape[-2:])
+        x = self.stem(x)
+        if mask is not None:
+            x = self.swap_in_mask_token(x, mask)
+        if self.cls_token is not None:
+            x = torch.cat([repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x)), x], dim=1)
+        x = self.positions(x, grid)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def swap_in_mask_token(
+        self, x: Float[Tensor, "batch tokens dim"], mask: Bool[Tensor, "batch rows columns"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        if self.mask_token is None:
+            raise ValueError("this model has no mask token: build it with mask_token=True.")
+        return torch.where(mask.flatten(1)[:, :, None], self.mask_token.to(x.dtype), x)
+
+    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
+        tokens = self.forward_tokens(x)
+        pooled = tokens[:, 0] if self.prefix_tokens else tokens.mean(dim=1)
+        return self.head(pooled)
+
+
+def build_stem(config: ViTConfig) -> PatchifyStem | ConvStem:
+    if config.stem == "patchify":
+        return PatchifyStem(config.dim, config.patch)
+    layers = conv_layers(config.dim, config.patch) if config.stem == "conv" else config.stem
+    if isinstance(layers, str):
+        raise ValueError(f"stem={layers!r}: 'patchify', 'conv' or a tuple of ConvLayer records.")
+    stem = ConvStem(config.dim, layers)
+    if stem.patch != config.patch:
+        raise ValueError(f"the stem's strides multiply to {stem.patch}, not to patch={config.patch}.")
+    return stem
+
+
+def xavier_init(module: nn.Module) -> None:
+    """Xavier-uniform Linears with zero bias; the fused Q, K, V map counts as three square matrices."""
+    if isinstance(module, Attention):
+        for part in module.to_qkv.weight.chunk(3):
+            nn.init.xavier_uniform_(part)
+    for child in module.children():
+        if isinstance(child, nn.Linear):
+            if not isinstance(module, Attention) or child is not module.to_qkv:
+                nn.init.xavier_uniform_(child.weight)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+
+
+def build(config: ViTConfig, num_classes: int = 0) -> ViT:
+    return ViT(config, num_classes)

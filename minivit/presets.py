@@ -1,0 +1,151 @@
+"""Whole experiments by name. The only reader of MINIVIT_SCALE, MINIVIT_DATA and MINIVIT_LIMIT."""
+import difflib
+import os
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minivit import augment
+from minivit.augment import Recipe
+from minivit.datasets import ImageData, load_data
+from minivit.engine import fit
+from minivit.evaluate import judge, raw_pixels
+from minivit.layers.heads import projector
+from minivit.methods import METHODS, Method
+from minivit.models import create_model
+from minivit.runs import Run
+
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True)}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An experiment as data: everything that decides its result, apart from the seed."""
+
+    method: str  # a name in minivit.methods.METHODS
+    model: str  # for create_model
+    data: str  # for load_data
+    image_size: int
+    batch_size: int  # images, not views
+    lr: float  # the peak as used
+    steps: int | None = None
+    epochs: float | None = None
+    warmup: int = 0  # steps
+    weight_decay: float = 0.05
+    optimizer: str = "adamw"
+    view: str = "simclr"  # a recipe in minivit.augment
+    view_args: dict[str, Any] = field(default_factory=dict)
+    mean: float = 0.5  # normalisation, the same for the three channels
+    std: float = 0.25
+    model_args: dict[str, Any] = field(default_factory=dict)
+    method_args: dict[str, Any] = field(default_factory=dict)
+    head_args: dict[str, Any] = field(default_factory=dict)  # of the projector
+    data_size: int | None = None  # images are brought to this side once, on loading
+    limit: int | None = None  # training images; a fifth of it for the test images
+
+    def load(self) -> tuple[ImageData, ImageData]:
+        """Training and test images."""
+        test_limit = max(self.limit // 5, 1) if self.limit else None
+        train = load_data(self.data, "train", size=self.data_size, limit=self.limit)
+        return train, load_data(self.data, "test", size=self.data_size, limit=test_limit)
+
+    def recipe(self) -> Recipe:
+        normalise = {"mean": (self.mean,) * 3, "std": (self.std,) * 3}
+        view = getattr(augment, self.view)(self.image_size, **self.view_args, **normalise)
+        views = view if isinstance(view, tuple) else (view,) * (1 if self.method == "supervised" else 2)
+        return Recipe(views, eval=augment.evaluation(self.image_size, **normalise))
+
+    def build(self, num_classes: int, seed: int = 0) -> Method:
+        """A freshly initialised method; the weights are a function of ``seed``."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            backbone = create_model(self.model, image_size=self.image_size, **self.model_args)
+            extra: dict[str, Any] = {"num_classes": num_classes}
+            if self.method != "supervised":
+                extra = {"projector": projector("simclr_v1", backbone.dim, **self.head_args)}
+            return METHODS[self.method](backbone, recipe=self.recipe(), **extra, **self.method_args)
+
+    def fit(self, train: ImageData, *, seed: int = 0, method: Method | None = None, **options: Any) -> tuple[Method, Run]:
+        """Build (unless given) and train; ``options`` go to `fit`."""
+        method = method or self.build(len(train.classes), seed)
+        settings: dict[str, Any] = {name: getattr(self, name) for name in ("steps", "epochs", "batch_size", "lr", "warmup", "weight_decay")}
+        run = fit(method, train, **settings, optimizer=OPTIMIZERS[self.optimizer], seed=seed, config=self.config(train), **options)
+        return method, run
+
+    def config(self, train: ImageData) -> dict[str, Any]:
+        return {"preset": asdict(self), "data": {"name": train.name, "images": len(train), "checksum": train.checksum()}}
+
+
+def final_figures(preset: Preset, method: Method, train: ImageData, test: ImageData, *, seed: int) -> dict[str, float]:
+    """The trained backbone, the same backbone before training, and raw pixels: kNN and probe of each, and chance."""
+    device = next(method.parameters()).device
+    untrained = preset.build(len(train.classes), seed).backbone.to(device)
+    figures = {"chance": 1 / len(train.classes)}
+    for prefix, fn in (("", method.backbone), ("random_", untrained), ("raw_", raw_pixels)):
+        scores = judge(fn, train, test, transform=method.recipe.eval, device=device)
+        figures |= {prefix + name: round(value, 4) for name, value in scores.items()}
+    return figures
+
+
+def train_and_judge(preset: Preset, *, seed: int = 0, folder: str | Path | None = None, **options: Any) -> tuple[Method, Run]:
+    """The whole experiment: load, train, evaluate, and write the run's card."""
+    train, test = preset.load()
+    method, run = preset.fit(train, seed=seed, folder=folder, **options)
+    run.write_card(seed=seed, data=run.config["data"], test_images=len(test), final=final_figures(preset, method, train, test, seed=seed))
+    return method, run
+
+
+POCKET = Preset(
+    method="simclr", model="vit_pocket_conv8", data="shapes", image_size=32, steps=400, batch_size=256, lr=2e-3, warmup=20,
+    view_args={"strength": 0.8, "min_area": 0.4}, method_args={"temperature": 0.2}, head_args={"hidden_dim": 256, "out_dim": 64},
+)  # fmt: skip
+CIFAR = replace(POCKET, data="cifar10", view_args={"strength": 0.5, "min_area": 0.2})
+
+PRESETS = {
+    "simclr/pocket": POCKET,
+    # The live run of chapter 00: half the batch, so that 250 steps fit into a minute on one thread.
+    "simclr/pocket_live": replace(POCKET, steps=250, batch_size=128),
+    "supervised/pocket": replace(POCKET, method="supervised", view="supervised", view_args={"min_area": 0.4}, method_args={}, head_args={}),
+    # Ten minutes on two cores.
+    "simclr/cifar10_cpu": replace(CIFAR, steps=1000, lr=1.5e-3, warmup=50, model_args={"dim": 96, "depth": 4, "heads": 3}),
+    # One GPU: the official CIFAR-10 net and augmentation; AdamW in place of LARS.
+    "simclr/cifar10": replace(
+        CIFAR, model="resnet18", model_args={"stem": "cifar"}, steps=None, epochs=200, batch_size=512, lr=1e-3, warmup=970,
+        view_args={"strength": 0.5}, method_args={"temperature": 0.5}, head_args={"out_dim": 128},
+    ),
+    "supervised/cifar10": replace(
+        CIFAR, method="supervised", model="resnet18", model_args={"stem": "cifar"}, steps=None, epochs=100, batch_size=512, lr=1e-3,
+        warmup=485, view="supervised", view_args={"min_area": 0.2}, method_args={}, head_args={},
+    ),
+}  # fmt: skip
+
+
+def preset(name: str, **overrides: Any) -> Preset:
+    """A preset by name, ``"simclr/pocket"``, with fields replaced: ``preset("simclr/pocket", steps=50)``.
+
+    A name without a scale, ``"simclr"``, means ``simclr/pocket``, or ``simclr/cifar10`` when MINIVIT_SCALE=full; a pocket
+    preset with a longer name gives way to the full one, too. MINIVIT_DATA replaces the data set, MINIVIT_LIMIT the number of images.
+    Raises ValueError for an unknown name or field, with the nearest ones.
+    """
+    scale = os.environ.get("MINIVIT_SCALE", "pocket")
+    if scale not in ("pocket", "full"):
+        raise ValueError(f"MINIVIT_SCALE={scale!r}: 'pocket' or 'full'.")
+    family, _, variant = name.partition("/")
+    if scale == "full" and (not variant or variant.startswith("pocket")):
+        name = f"{family}/cifar10"
+    elif not variant:
+        name = f"{family}/pocket"
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=2)
+        raise ValueError(f"no preset is called {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PRESETS)}."))
+    unknown = set(overrides) - {f.name for f in fields(Preset)}
+    if unknown:
+        raise ValueError(f"a preset has no {sorted(unknown)[0]!r}; it has {', '.join(f.name for f in fields(Preset))}.")
+    limit = os.environ.get("MINIVIT_LIMIT")
+    if limit is not None and not (limit.isdigit() and int(limit) > 0):
+        raise ValueError(f"MINIVIT_LIMIT={limit!r}: a number of images, at least 1.")
+    environment = {"data": os.environ.get("MINIVIT_DATA"), "limit": int(limit) if limit else None}
+    return replace(PRESETS[name], **{key: value for key, value in environment.items() if value} | overrides)
