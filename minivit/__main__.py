@@ -50,7 +50,7 @@ def train(
     given = {"data": data, "limit": limit, "steps": steps, "batch_size": batch_size, "lr": lr}
     chosen = preset(name, **{key: value for key, value in given.items() if value is not None})
     chosen = replace(chosen, epochs=None) if steps else chosen
-    distributed.start(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    distributed.start()
     out = out or Path("runs") / f"{name.replace('/', '-')}-s{seed}"
     callbacks = [Clock()]
     if knn_every:
@@ -59,8 +59,9 @@ def train(
         callbacks.append(DenseKNN(bank, test_data.subset(torch.arange(min(len(test_data), 1000))), every=knn_every))
     print(f"{name}: {chosen.model} on {chosen.data}, batch {chosen.batch_size}; recording to {out}")
     _, run = train_and_judge(chosen, seed=seed, folder=out, callbacks=callbacks, checkpoint_every=checkpoint_every)
-    print(run.diagnose())
-    print(headline(run.card["final"]))
+    if distributed.rank() == 0:
+        print(run.diagnose())
+        print(headline(run.card["final"]))
 
 
 def headline(final: dict[str, float]) -> str:
@@ -88,7 +89,7 @@ def evaluate(run: tyro.conf.Positional[Path], /, data: str | None = None) -> Non
     seed = recorded.config["fit"]["seed"]
     method = chosen.build(len(train_data.classes), seed)
     method.load_state_dict(load_checkpoint(saved[-1])["method"])
-    final = final_figures(chosen, method, train_data, test_data, seed=seed)
+    final, _ = final_figures(chosen, method, train_data, test_data, seed=seed)
     print(f"{saved[-1].name}: probe {final['probe']:.2f} (raw pixels {final['raw_probe']:.2f}, random weights {final['random_probe']:.2f})")
     print(headline(final))
 
@@ -176,7 +177,7 @@ def demo(out: Path = Path("demo.png"), steps: int | None = None, seed: int = 0) 
 
     Args:
         out: The picture.
-        steps: Steps in place of the preset's 400.
+        steps: Steps in place of the preset's 500.
         seed: Decides weights, order and augmentations.
     """
     from minivit.course.demo import run_demo

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 Images = Float[Tensor, "batch 3 height width"]
+Resized = Float[Tensor, "batch 3 out_height out_width"]
 Draws = dict[str, Tensor]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GRAY = (0.2989, 0.5870, 0.1140)
@@ -275,7 +276,7 @@ class View:
                 height = width = size
         return draws
 
-    def apply(self, x: Images, draws: list[Draws]) -> Images:
+    def apply(self, x: Images, draws: list[Draws]) -> Resized:
         for operation, drawn in zip(self.operations, draws, strict=True):
             x = operation(x, **drawn)
         if self.mean is None:
@@ -283,7 +284,7 @@ class View:
         mean, std = (torch.tensor(v, device=x.device, dtype=x.dtype)[:, None, None] for v in (self.mean, self.std))
         return (x - mean) / std
 
-    def __call__(self, x: Images, generator: Generator | None = None) -> Images:
+    def __call__(self, x: Images, generator: Generator | None = None) -> Resized:
         generator = generator or torch.default_generator
         return self.apply(x, self.draw(len(x), *x.shape[-2:], generator))
 

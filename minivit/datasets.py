@@ -100,6 +100,8 @@ def load_data(
     """
     if not isinstance(name, str):
         raise TypeError(f"name={name!r}: a string, such as 'shapes' or 'folder:PATH'.")
+    if isinstance(classes, str):
+        raise TypeError(f"classes={classes!r}: a tuple of names, such as ({classes!r},).")
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r}: there are 'train' and 'test'.")
     for argument, value in (("size", size), ("limit", limit)):
@@ -117,8 +119,6 @@ def load_data(
 
 
 def _only(data: ImageData, classes: Sequence[str]) -> ImageData:
-    if isinstance(classes, str):
-        raise TypeError(f"classes={classes!r}: a tuple of names, such as ({classes!r},).")
     unknown = [c for c in classes if c not in data.classes]
     if unknown:
         raise ValueError(f"{data.name} has no class {unknown[0]!r}; it has {', '.join(data.classes)}.")

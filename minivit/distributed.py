@@ -3,9 +3,10 @@ import os
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from einops import rearrange
 from torch import Tensor
+
+from minivit.layers.norm import sum_over_processes
 
 
 def rank() -> int:
@@ -16,10 +17,12 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def start(device: torch.device) -> None:
-    """Join the group that ``torchrun`` has set up, if it has: NCCL on GPUs, gloo on CPUs."""
+def start() -> None:
+    """Join the group that ``torchrun`` has set up, if it has: NCCL with a GPU for each process, else gloo on CPUs."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
 def gather(local: Tensor) -> tuple[Tensor, int]:
@@ -29,7 +32,9 @@ def gather(local: Tensor) -> tuple[Tensor, int]:
     """
     if world_size() == 1:
         return local, 0
-    parts = torch.stack(dist_nn.all_gather(local))
+    parts = local.new_zeros(world_size(), *local.shape)  # each fills its own place, the sum fills all: SimCLR's way
+    parts[rank()] = local
+    parts = sum_over_processes(parts)
     return rearrange(parts, "r v b d -> v (r b) d"), rank() * local.shape[1]
 
 

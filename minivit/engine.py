@@ -129,7 +129,7 @@ def fit(
                 _notify(looking, "after_step", loop)
     finally:
         _notify(looking, "on_end", loop)
-        loop.run.close()
+        loop.run.flush()
     loop.run.card["train_seconds"] = round(time.perf_counter() - began, 1)
     method.eval()
     return loop.run

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from minivit.augment import View
 from minivit.datasets import ImageData
 
-Features = Float[Tensor, "images dim"]
-Labels = Int[Tensor, "images"]
+TrainX, TrainY = Float[Tensor, "train dim"], Int[Tensor, "train"]
+TestX, TestY = Float[Tensor, "test dim"], Int[Tensor, "test"]
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def evaluating(*modules: nn.Module):
 
 def extract_features(
     fn: Callable[[Tensor], Tensor], data: ImageData, *, transform: View, batch_size: int = 500, device: torch.device | None = None
-) -> tuple[Features, Labels]:
+) -> tuple[TrainX, TrainY]:
     """``fn`` on every image in order: features ``(N, D)`` in float32 and labels ``(N,)``.
 
     ``fn`` is any ``(B, 3, H, W) -> (B, D)``. A module is put into eval mode for the while; for a lambda over a method's
@@ -56,7 +56,7 @@ def raw_pixels(x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch
     return x.flatten(1)
 
 
-def knn_predict(train_x: Features, train_y: Labels, test_x: Features, *, k: int = 20, temperature: float = 0.1) -> Labels:
+def knn_predict(train_x: TrainX, train_y: TrainY, test_x: TestX, *, k: int = 20, temperature: float = 0.1) -> TestY:
     """Weighted vote of the k most similar training images: cosine s, weight exp(s / temperature). ``(N_test,)`` classes.
 
     Source: Wu et al. 2018, §3.4 (there k = 200, temperature 0.07).
@@ -76,14 +76,14 @@ def knn_predict(train_x: Features, train_y: Labels, test_x: Features, *, k: int 
 
 
 def knn_accuracy(
-    train_x: Features, train_y: Labels, test_x: Features, test_y: Labels, *, k: int = 20, temperature: float = 0.1
+    train_x: TrainX, train_y: TrainY, test_x: TestX, test_y: TestY, *, k: int = 20, temperature: float = 0.1
 ) -> float:
     """Share of test images, in [0, 1], that `knn_predict` names rightly."""
     predicted = knn_predict(train_x, train_y, test_x, k=k, temperature=temperature)
     return (predicted == test_y).float().mean().item()
 
 
-def linear_probe(train_x: Features, train_y: Labels, test_x: Features, test_y: Labels, *, l2: float = 1e-3) -> float:
+def linear_probe(train_x: TrainX, train_y: TrainY, test_x: TestX, test_y: TestY, *, l2: float = 1e-3) -> float:
     """Accuracy, in [0, 1], of multinomial logistic regression on stored features.
 
     Features are standardised by the training set's mean and deviation; minimises mean cross-entropy + l2/2 · ‖W‖²
@@ -112,8 +112,12 @@ def linear_probe(train_x: Features, train_y: Labels, test_x: Features, test_y: L
 
 def judge(
     fn: Callable[[Tensor], Tensor], train: ImageData, test: ImageData, *, transform: View, device: torch.device | None = None
-) -> dict[str, float]:
-    """kNN (k 20, temperature 0.1) and linear probe (l2 1e-3) of one feature function: ``{"knn": …, "probe": …}``."""
+) -> tuple[dict[str, float], list[list[int]]]:
+    """kNN (k 20, temperature 0.1) and linear probe (l2 1e-3) of one feature function, ``{"knn": …, "probe": …}``,
+    and the kNN's confusion matrix: row = true class, column = predicted, so that the headline can be recomputed."""
     train_x, train_y = extract_features(fn, train, transform=transform, device=device)
     test_x, test_y = extract_features(fn, test, transform=transform, device=device)
-    return {"knn": knn_accuracy(train_x, train_y, test_x, test_y), "probe": linear_probe(train_x, train_y, test_x, test_y)}
+    predicted, classes = knn_predict(train_x, train_y, test_x), len(train.classes)
+    confusion = torch.bincount(test_y * classes + predicted, minlength=classes**2).view(classes, classes)
+    knn = (predicted == test_y).float().mean().item()
+    return {"knn": knn, "probe": linear_probe(train_x, train_y, test_x, test_y)}, confusion.tolist()

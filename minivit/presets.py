@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from minivit import augment
+from minivit import augment, distributed
 from minivit.augment import Recipe
 from minivit.datasets import ImageData, load_data
 from minivit.engine import fit
 from minivit.evaluate import judge, raw_pixels
 from minivit.layers.heads import projector
+from minivit.layers.norm import set_batch_norm
 from minivit.methods import METHODS, Method
 from minivit.models import create_model
 from minivit.runs import Run
@@ -65,8 +66,9 @@ class Preset:
             backbone = create_model(self.model, image_size=self.image_size, **self.model_args)
             extra: dict[str, Any] = {"num_classes": num_classes}
             if self.method != "supervised":
-                extra = {"projector": projector("simclr_v1", backbone.dim, **self.head_args)}
-            return METHODS[self.method](backbone, recipe=self.recipe(), **extra, **self.method_args)
+                extra = {"projector": projector("simclr_v1", backbone.dim, **self.head_args), "gather": distributed.gather}
+            method = METHODS[self.method](backbone, recipe=self.recipe(), **extra, **self.method_args)
+        return set_batch_norm(method, sync=True)  # joint statistics where several processes train
 
     def fit(self, train: ImageData, *, seed: int = 0, method: Method | None = None, **options: Any) -> tuple[Method, Run]:
         """Build (unless given) and train; ``options`` go to `fit`."""
@@ -79,35 +81,40 @@ class Preset:
         return {"preset": asdict(self), "data": {"name": train.name, "images": len(train), "checksum": train.checksum()}}
 
 
-def final_figures(preset: Preset, method: Method, train: ImageData, test: ImageData, *, seed: int) -> dict[str, float]:
-    """The trained backbone, the same backbone before training, and raw pixels: kNN and probe of each, and chance."""
+def final_figures(preset: Preset, method: Method, train: ImageData, test: ImageData, *, seed: int) -> tuple[dict[str, float], list[list[int]]]:
+    """kNN and probe of the trained backbone, the same backbone before training and raw pixels, and chance; and the trained kNN's confusion matrix."""
     device = next(method.parameters()).device
     untrained = preset.build(len(train.classes), seed).backbone.to(device)
-    figures = {"chance": 1 / len(train.classes)}
+    figures, confusions = {"chance": 1 / len(train.classes)}, {}
     for prefix, fn in (("", method.backbone), ("random_", untrained), ("raw_", raw_pixels)):
-        scores = judge(fn, train, test, transform=method.recipe.eval, device=device)
+        scores, confusions[prefix] = judge(fn, train, test, transform=method.recipe.eval, device=device)
         figures |= {prefix + name: round(value, 4) for name, value in scores.items()}
-    return figures
+    return figures, confusions[""]
 
 
 def train_and_judge(preset: Preset, *, seed: int = 0, folder: str | Path | None = None, **options: Any) -> tuple[Method, Run]:
     """The whole experiment: load, train, evaluate, and write the run's card."""
     train, test = preset.load()
     method, run = preset.fit(train, seed=seed, folder=folder, **options)
-    run.write_card(seed=seed, data=run.config["data"], test_images=len(test), final=final_figures(preset, method, train, test, seed=seed))
+    if distributed.rank() > 0:
+        return method, run
+    final, confusion = final_figures(preset, method, train, test, seed=seed)
+    run.log(run.config["fit"]["steps"], knn_confusion=confusion)
+    run.flush()
+    run.write_card(seed=seed, data=run.config["data"], test_images=len(test), final=final)
     return method, run
 
 
 POCKET = Preset(
-    method="simclr", model="vit_pocket_conv8", data="shapes", image_size=32, steps=400, batch_size=256, lr=2e-3, warmup=20,
+    method="simclr", model="vit_pocket_conv8", data="shapes", image_size=32, steps=500, batch_size=256, lr=2e-3, warmup=20,
     view_args={"strength": 0.8, "min_area": 0.4}, method_args={"temperature": 0.2}, head_args={"hidden_dim": 256, "out_dim": 64},
 )  # fmt: skip
 CIFAR = replace(POCKET, data="cifar10", view_args={"strength": 0.5, "min_area": 0.2})
 
 PRESETS = {
     "simclr/pocket": POCKET,
-    # The live run of chapter 00: half the batch, so that 250 steps fit into a minute on one thread.
-    "simclr/pocket_live": replace(POCKET, steps=250, batch_size=128),
+    # The live run of chapter 00: 250 steps fit into a minute on one thread.
+    "simclr/pocket_live": replace(POCKET, steps=250, batch_size=160, lr=3e-3),
     "supervised/pocket": replace(POCKET, method="supervised", view="supervised", view_args={"min_area": 0.4}, method_args={}, head_args={}),
     # Ten minutes on two cores.
     "simclr/cifar10_cpu": replace(CIFAR, steps=1000, lr=1.5e-3, warmup=50, model_args={"dim": 96, "depth": 4, "heads": 3}),

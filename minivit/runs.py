@@ -43,7 +43,7 @@ class Run:
         self.config: dict[str, Any] = config or {}
         self.metrics: list[dict[str, float]] = []
         self.card: dict[str, Any] = {}
-        self._file, self._written = None, 0
+        self._written = 0
 
     @classmethod
     def load(cls, folder: str | Path) -> "Run":
@@ -58,14 +58,14 @@ class Run:
         return run
 
     def start(self, step: int) -> None:
-        """Open the log at ``step``: lines from there on, written before a kill, are cut off."""
+        """Begin the log at ``step``: lines from there on, written before a kill, are cut off."""
         self.metrics = [line for line in self.metrics if line["step"] < step]
         if self.folder:
             lines = [line for line in _read_lines(self.folder / "metrics.jsonl") if line["step"] < step]
             self.metrics = lines
             write_atomic(self.folder / "config.json", (json.dumps(self.config, indent=1) + "\n").encode())
             write_atomic(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-            self._file, self._written = open(self.folder / "metrics.jsonl", "a"), len(lines)  # noqa: SIM115 (closed by `close`)
+            self._written = len(lines)
 
     def log(self, step: int, **figures: float) -> None:
         """Add figures to this step's line, which goes to disk when the next step begins or at `flush`."""
@@ -76,17 +76,11 @@ class Run:
             self.metrics.append({"step": step, **figures})
 
     def flush(self) -> None:
-        """Write what is new to the log file."""
-        if self._file:
-            self._file.writelines(json.dumps(line) + "\n" for line in self.metrics[self._written :])
-            self._file.flush()
+        """Append what is new to the log file."""
+        if self.folder:
+            with open(self.folder / "metrics.jsonl", "a") as file:
+                file.writelines(json.dumps(line) + "\n" for line in self.metrics[self._written :])
             self._written = len(self.metrics)
-
-    def close(self) -> None:
-        self.flush()
-        if self._file:
-            self._file.close()
-            self._file = None
 
     def history(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of one logged figure, where it was logged."""

@@ -18,7 +18,7 @@ def run_demo(out: Path, *, steps: int | None = None, seed: int = 0) -> dict[str,
     train, test = chosen.load()
     untrained = chosen.build(len(train.classes), seed).backbone
     method, run = chosen.fit(train, seed=seed)
-    final = final_figures(chosen, method, train, test, seed=seed)
+    final, _ = final_figures(chosen, method, train, test, seed=seed)
 
     nets = {"before training": untrained, "after training": method.backbone}
     view = method.recipe.eval

@@ -1,7 +1,6 @@
 """BatchNorm with two switches: statistics per group of the batch, or over all processes."""
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
@@ -56,7 +55,27 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
 
 def _joint_mean(local: Tensor, world: int) -> Tensor:
     """The mean over processes; gradients flow through it. Local batches are equal, so it is the mean over all images."""
-    return dist_nn.all_reduce(local) / world if world > 1 else local
+    return sum_over_processes(local) / world if world > 1 else local
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, local):
+        total = local.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return sum_over_processes(gradient)
+
+
+def sum_over_processes(local: Tensor) -> Tensor:
+    """The sum over all processes, with its gradient: a sum, too, since the loss of every process depends on every term.
+
+    On any back end. PyTorch's own (`torch.distributed.nn.functional.all_reduce`) is deprecated from 2.15 on.
+    """
+    return _Sum.apply(local)
 
 
 def set_batch_norm(module: nn.Module, *, groups: int = 1, sync: bool = False) -> nn.Module:

@@ -1,0 +1,242 @@
+"""Wrong versions of the library, each beside the test that must notice it.
+
+A mutant is a piece of source text and its replacement in one function or class. To add one, add a line to `MUTANTS`.
+"""
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
+
+import test_augment
+import test_layers
+import test_losses
+import test_methods
+import test_models
+import torch
+from torch import nn
+
+from minivit import augment, losses
+from minivit.layers import attention, block, norm, position, stems
+from minivit.methods import base, simclr
+from minivit.models import vit
+
+
+@contextmanager
+def mutate(target: FunctionType | type, old: str, new: str) -> Iterator[None]:
+    """Inside the ``with``, ``target`` runs with ``old`` replaced by ``new`` in its source; ``old`` must occur exactly once.
+
+    The changed source is compiled in the target's module, and only the code objects are exchanged: whoever has imported
+    the function, holds an instance of the class or has wrapped either meets the mutant.
+    """
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(target)))
+    assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times in {target.__qualname__}, not once"
+    namespace = dict(vars(inspect.getmodule(inspect.unwrap(target))))
+    exec(compile(source.replace(old, new), f"<mutant of {target.__qualname__}>", "exec"), namespace)
+    pairs = list(zip(functions(target), functions(namespace[target.__name__]), strict=True))
+    kept = [original.__code__ for original, _ in pairs]
+    for original, mutant in pairs:
+        original.__code__ = mutant.__code__
+    try:
+        yield
+    finally:
+        for (original, _), code in zip(pairs, kept):
+            original.__code__ = code
+
+
+def functions(target: FunctionType | type) -> list[FunctionType]:
+    """The function itself, or the functions of a class, under all their wrappers."""
+    if not isinstance(target, type):
+        return [inspect.unwrap(target)]
+    return [inspect.unwrap(value) for value in vars(target).values() if isinstance(value, FunctionType)]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    target: FunctionType | type
+    old: str
+    new: str
+    test: Callable[[], None]  # passes on the library, fails on the mutant
+
+
+nt_xent = partial(test_losses.test_nt_xent_equals_the_loop, batch=11, dim=13, temperature=0.07)
+info_nce = partial(test_losses.test_info_nce_equals_the_loop, offset=3, more=1, batch=11, dim=13, temperature=0.07)
+crop = partial(test_augment.test_crop_equals_torchvision, 29, 41, 17)
+vit_parity = test_models.test_vit_equals_torchvision
+jitter = test_augment.test_jitter_equals_torchvision_in_each_images_order
+simclr_parity = partial(test_methods.test_simclr_is_backbone_projector_and_loss, "resnet_pocket")
+
+MUTANTS = {
+    # losses
+    "nt_xent keeps the anchor itself": Mutant(
+        losses.nt_xent, 'logits = logits.scatter(1, self_pair[:, None], float("-inf"))', "pass", nt_xent
+    ),
+    "nt_xent sums": Mutant(
+        losses.nt_xent, "cross_entropy(logits, positive)", 'cross_entropy(logits, positive, reduction="sum")', nt_xent
+    ),
+    "nt_xent's positives are off by one": Mutant(
+        losses.nt_xent, "torch.cat([image + total, image])", "torch.cat([image + total, image]).roll(1)", nt_xent
+    ),
+    "nt_xent pairs neighbours, as the paper's order has it": Mutant(
+        losses.nt_xent, "torch.cat([image + total, image])", "torch.arange(2 * batch) ^ 1", nt_xent
+    ),
+    "nt_xent leaves the positive out of the denominator": Mutant(
+        losses.nt_xent,
+        "return F.cross_entropy(logits, positive)",
+        'at = positive[:, None]; return (logits.scatter(1, at, float("-inf")).logsumexp(1) - logits.gather(1, at)[:, 0]).mean()',
+        nt_xent,
+    ),
+    "nt_xent does not normalise": Mutant(
+        losses.nt_xent, "F.normalize(torch.stack([_full(z1), _full(z2)]), dim=-1)", "torch.stack([_full(z1), _full(z2)])", nt_xent
+    ),
+    "nt_xent normalises over the batch": Mutant(losses.nt_xent, "_full(z2)]), dim=-1)", "_full(z2)]), dim=1)", nt_xent),
+    "nt_xent multiplies by the temperature": Mutant(losses.nt_xent, "/ temperature", "* temperature", nt_xent),
+    "nt_xent forgets where the local images start": Mutant(
+        losses.nt_xent, ") + offset", ")", test_losses.test_gather_lets_one_process_stand_in_for_two
+    ),
+    "info_nce does not normalise the keys": Mutant(losses.info_nce, "F.normalize(_full(k), dim=-1)", "_full(k)", info_nce),
+    "info_nce ignores the offset": Mutant(losses.info_nce, "device=q.device) + offset", "device=q.device)", info_nce),
+    "losses stay in half precision": Mutant(
+        losses._full,
+        "x if x.dtype == torch.float64 else x.float()",
+        "x",
+        partial(test_losses.test_half_precision_is_computed_in_float32, losses.nt_xent, torch.bfloat16),
+    ),
+    "losses run under autocast": Mutant(
+        losses.nt_xent,
+        "enabled=False",
+        "enabled=torch.is_autocast_enabled('cpu')",
+        partial(test_losses.test_autocast_changes_nothing, losses.nt_xent, torch.float32),
+    ),
+    # layers
+    "attention splits heads before Q, K, V": Mutant(
+        attention.Attention,
+        "(three h d) -> three b h n d",
+        "(h three d) -> three b h n d",
+        test_layers.test_attention_equals_pytorch,
+    ),
+    "attention joins heads in the wrong order": Mutant(
+        attention.Attention, "b h n d -> b n (h d)", "b h n d -> b n (d h)", test_layers.test_attention_equals_a_double_loop
+    ),
+    "attention's softmax runs over the queries": Mutant(
+        attention.attention_maps, "softmax(dim=-1)", "softmax(dim=-2)", test_layers.test_attention_maps_rows_sum_to_one
+    ),
+    "attention scales by the width": Mutant(
+        attention.attention_maps, "** 0.5", "", test_layers.test_attention_equals_a_double_loop
+    ),
+    "the block's second residual is missing": Mutant(
+        block.Block, "return x + ", "return ", test_layers.test_block_equals_its_two_equations
+    ),
+    "drop path does not scale up": Mutant(
+        block.DropPath,
+        "x * keep / (1 - self.rate)",
+        "x * keep",
+        test_layers.test_drop_path_keeps_the_expectation_and_drops_whole_images,
+    ),
+    "sincos swaps row and column": Mutant(
+        position.sincos_2d,
+        "[row.sin(), row.cos(), col.sin(), col.cos()]",
+        "[col.sin(), col.cos(), row.sin(), row.cos()]",
+        test_layers.test_sincos_equals_the_formula_on_a_grid_that_is_not_square,
+    ),
+    "sincos builds the transposed grid, as MoCo v3's code does": Mutant(
+        position.sincos_2d,
+        ".repeat_interleave(width)",
+        ".repeat(width)",
+        test_layers.test_sincos_equals_the_formula_on_a_grid_that_is_not_square,
+    ),
+    "learned positions are resampled as the transposed grid": Mutant(
+        position.LearnedPositions,
+        '"(h w) d -> 1 d h w", h=self.grid[0]',
+        '"(w h) d -> 1 d h w", h=self.grid[0]',
+        test_layers.test_learned_positions_resample_along_the_right_axis,
+    ),
+    "batch norm stores the biased variance": Mutant(
+        norm.BatchNorm,
+        " * count / (count - 1)",
+        "",
+        partial(test_layers.test_batch_norm_equals_pytorch_chunk_by_chunk, nn.BatchNorm1d, (7,), 3, True),
+    ),
+    "batch norm's groups are interleaved": Mutant(
+        norm.BatchNorm,
+        '"(g b) c ... -> g b c (...)"',
+        '"(b g) c ... -> g b c (...)"',
+        partial(test_layers.test_batch_norm_equals_pytorch_chunk_by_chunk, nn.BatchNorm2d, (7, 5, 11), 3, True),
+    ),
+    "patches are read column by column": Mutant(
+        stems.PatchifyStem,
+        "b d h w -> b (h w) d",
+        "b d h w -> b (w h) d",
+        test_layers.test_patchify_is_one_linear_map_of_each_patch,
+    ),
+    # models
+    "the ViT's class token comes last": Mutant(
+        vit.ViT,
+        'torch.cat([repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x)), x], dim=1)',
+        'torch.cat([x, repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x))], dim=1)',
+        vit_parity,
+    ),
+    "the ViT's final norm is missing": Mutant(vit.ViT, "return self.norm(x)", "return x", vit_parity),
+    # augmentations
+    "jitter leaves the hue alone": Mutant(augment.ColorJitter, "adjust_hue)", "lambda x, shift: x)", jitter),
+    "jitter has one order for the batch": Mutant(augment.ColorJitter, "order[:, slot] == kind", "order[0, slot] == kind", jitter),
+    "the hue turns the other way": Mutant(augment.adjust_hue, "sector + 6 * shift", "sector - 6 * shift", jitter),
+    "contrast blends with each channel's own mean": Mutant(
+        augment.adjust_contrast,
+        "grayscale(x).mean(dim=(1, 2, 3), keepdim=True)",
+        "x.mean(dim=(2, 3), keepdim=True)",
+        jitter,
+    ),
+    "the crop has no antialias": Mutant(augment.resize_weights, "scale.clamp(min=1)", "torch.ones_like(scale)", crop),
+    "the crop reads pixels outside its box": Mutant(augment.resize_weights, "weight = weight * in_box[:, None, :]", "pass", crop),
+    "the crop's ratio is uniform": Mutant(
+        augment.RandomResizedCrop,
+        "uniform(math.log(self.ratio[0]), math.log(self.ratio[1]), (batch, tries), generator).exp()",
+        "uniform(*self.ratio, (batch, tries), generator)",
+        partial(test_augment.test_crop_boxes_are_distributed_as_torchvisions, 224, 224, (0.08, 1.0)),
+    ),
+    "one flip for the whole batch": Mutant(
+        augment.HorizontalFlip,
+        "apply.to(x.device)[:",
+        "apply.to(x.device)[:1].expand(len(x))[:",
+        test_augment.test_flip_equals_torchvision,
+    ),
+    "the blur repeats the edge": Mutant(
+        augment.blur_weights,
+        "2 * (pixels - 1) - source",
+        "pixels - 1",
+        partial(test_augment.test_blur_equals_torchvision, 31, 37, 3),
+    ),
+    "a view does not normalise": Mutant(
+        augment.View, "return (x - mean) / std", "return x", test_augment.test_normalisation_comes_last_and_can_be_undone
+    ),
+    "a view mistakes the width after a flip": Mutant(
+        augment.View,
+        'if size := getattr(operation, "size", None):\n                height = width = size',
+        'height = width = getattr(operation, "size", None) or height',
+        test_augment.test_views_know_the_width,
+    ),
+    # methods
+    "SimCLR pairs neighbours of the joined batch": Mutant(
+        simclr.SimCLR,
+        "self.projector(h).chunk(2)",
+        "(self.projector(h)[part::2] for part in (0, 1))",
+        simclr_parity,
+    ),
+    "SimCLR's loss reads h": Mutant(simclr.SimCLR, "nt_xent(z1, z2,", "nt_xent(*h.chunk(2),", simclr_parity),
+    "biases and norms decay": Mutant(
+        base.param_groups,
+        "parameter.dim() < 2 or ",
+        "",
+        partial(test_methods.test_param_groups_split_what_is_trained, "simclr", "resnet_pocket"),
+    ),
+    "class token and positions decay": Mutant(
+        base.param_groups,
+        ' or name.endswith(("cls_token", "mask_token", "positions.table"))',
+        "",
+        test_methods.test_param_groups_leave_tokens_undecayed,
+    ),
+}

@@ -1,0 +1,96 @@
+"""Each kind of bad input gets one clear sentence, before any work is done."""
+import inspect
+
+import pytest
+import torch
+
+import minivit
+from minivit import Attention, SimCLR, collapse_report, create_model, fit, info_nce, knn_accuracy, load_data, nt_xent, preset, projector
+from minivit.augment import ColorJitter, RandomResizedCrop
+from minivit.methods import METHODS
+from minivit.optim import scale_lr
+from minivit.runs import Run
+from minivit.studies import read_study
+
+DATA = load_data("shapes", limit=40)
+
+
+def pocket() -> SimCLR:
+    return preset("simclr/pocket").build(10)
+
+
+def two(shape=(5, 7)):
+    return torch.randn(shape), torch.randn(shape)
+
+
+CASES = {
+    "unknown model": (lambda: create_model("vit_tinny_patch16_224"), "did you mean vit_tiny_patch16_224"),
+    "unknown setting of a model": (lambda: create_model("vit_pocket_conv8", dept=3), "did you mean depth"),
+    "unknown method": (lambda: METHODS["simclr"] and preset("simklr"), "no preset is called 'simklr/pocket'; did you mean simclr/pocket"),
+    "unknown field of a preset": (lambda: preset("simclr/pocket", learning_rate=1.0), "a preset has no 'learning_rate'; it has method"),
+    "unknown data": (lambda: load_data("cifar-10"), "did you mean 'cifar10'"),
+    "unknown split": (lambda: load_data("shapes", "validation"), "there are 'train' and 'test'"),
+    "unknown class": (lambda: load_data("shapes", classes=("disc", "cat")), "no class 'cat'"),
+    "missing folder": (lambda: load_data("folder:/no/such/place"), "/no/such/place"),
+    "patch does not divide the image": (lambda: create_model("vit_pocket_patch8", image_size=36), "36×36 is not divisible by patch=8"),
+    "patch does not divide at run time": (lambda: create_model("vit_pocket_conv8")(torch.randn(2, 3, 32, 30)), "32×30 is not divisible by patch=8"),
+    "heads do not divide the width": (lambda: Attention(64, 5), "heads=5 does not divide dim=64"),
+    "conv stem of a patch that is no power of two": (lambda: create_model("vit_pocket_conv8", image_size=36, patch=6), "patch of 2, 4, 8"),
+    "batch of one": (lambda: nt_xent(*two((1, 7)), temperature=0.5), "at least 2"),
+    "batch of one in BatchNorm": (lambda: pocket().projector(torch.randn(1, 64)), "two images"),
+    "views that do not pair up": (lambda: inspect.unwrap(nt_xent)(torch.randn(5, 7), torch.randn(6, 7), temperature=0.5), r"\(5, 7\) and \(6, 7\)"),
+    "temperature of zero": (lambda: nt_xent(*two(), temperature=0.0), "temperature=0.0 must be positive"),
+    "positives outside the keys": (lambda: info_nce(*two(), temperature=0.5, offset=1), "offset=1: the positives"),
+    "batch larger than the data": (lambda: fit(pocket(), DATA, steps=1, batch_size=41, lr=0.1), "from 2 to the 40 images"),
+    "neither steps nor epochs": (lambda: fit(pocket(), DATA, batch_size=8, lr=0.1), "either steps or epochs"),
+    "no step at all": (lambda: fit(pocket(), DATA, steps=0, batch_size=8, lr=0.1), "at least one"),
+    "negative learning rate": (lambda: fit(pocket(), DATA, steps=1, batch_size=8, lr=-0.1), "lr=-0.1 must be positive"),
+    "checkpoints without a folder": (lambda: fit(pocket(), DATA, steps=1, batch_size=8, lr=0.1, checkpoint_every=1), "needs a folder"),
+    "unknown head": (lambda: projector("simclr_v3", 64), "there are: simclr_v1"),
+    "unknown setting of a head": (lambda: projector("simclr_v1", 64, width=3), "a head has no width"),
+    "crop area": (lambda: RandomResizedCrop(32, area=(0.5, 1.5)), "0 < low ≤ high ≤ 1"),
+    "hue": (lambda: ColorJitter(0.4, 0.4, 0.4, 0.7), "0 to 0.5"),
+    "scaling rule": (lambda: scale_lr(0.3, 256, rule="cubic"), "there are linear, sqrt"),
+    "more neighbours than images": (lambda: knn_accuracy(*two_labelled(), *two_labelled(), k=9), "from 1 to the 5"),
+    "one vector": (lambda: collapse_report(torch.randn(1, 3)), "N ≥ 2"),
+    "no run there": (lambda: Run.load("/no/such/run"), "not a run"),
+    "no study there": (lambda: read_study("/no/such/study"), "not a study"),
+    "mask without a mask token": (
+        lambda: create_model("vit_pocket_conv8").forward_tokens(torch.randn(2, 3, 32, 32), mask=torch.zeros(2, 4, 4, dtype=torch.bool)),
+        "build it with mask_token=True",
+    ),
+}
+
+
+def two_labelled():
+    return torch.randn(5, 3), torch.arange(5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_clear_sentence(case):
+    call, message = CASES[case]
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message) as caught:
+        call()
+    text = str(caught.value)
+    assert "\n" not in text and 20 < len(text) < 400
+
+
+def test_a_name_that_minivit_does_not_have():
+    with pytest.raises(AttributeError, match="minivit has no 'nt_xnet'"):
+        minivit.nt_xnet  # noqa: B018
+
+
+@pytest.mark.parametrize(("variable", "value", "message"), [("MINIVIT_SCALE", "big", "'pocket' or 'full'"), ("MINIVIT_LIMIT", "few", "a number of images")])
+def test_environment(monkeypatch, variable, value, message):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=message):
+        preset("simclr")
+
+
+def test_environment_chooses_scale_data_and_limit(monkeypatch):
+    assert preset("simclr").data == "shapes"
+    monkeypatch.setenv("MINIVIT_SCALE", "full")
+    assert preset("simclr") == preset("simclr/pocket_live") == preset("simclr/cifar10")
+    monkeypatch.setenv("MINIVIT_DATA", "folder:photos")
+    monkeypatch.setenv("MINIVIT_LIMIT", "70")
+    assert (preset("simclr").data, preset("simclr").limit, preset("simclr").model) == ("folder:photos", 70, "resnet18")

@@ -1,0 +1,227 @@
+"""The training loop: repeatable, resumable after any interruption, honest about what went wrong."""
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from minivit import DenseKNN, Supervised, create_model, fit, load_data, preset
+from minivit.augment import Recipe, evaluation, supervised
+from minivit.engine import batch_ids, make_batch
+from minivit.runs import Run, checkpoints, load_checkpoint
+
+DATA = load_data("shapes", limit=130)
+
+
+def tiny(seed: int = 0) -> Supervised:
+    """A net with everything that has state: BatchNorm buffers, drop path, weights."""
+    torch.manual_seed(seed)
+    backbone = create_model("vit_pocket_conv8", dim=16, depth=2, drop_path=0.2)
+    return Supervised(backbone, num_classes=10, recipe=Recipe((supervised(32),), eval=evaluation(32)))
+
+
+def settings(**changes) -> dict:
+    return {"steps": 11, "batch_size": 13, "lr": 1e-3, "warmup": 2, "seed": 3, **changes}
+
+
+def weights(method) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in method.state_dict().items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_two_runs_are_equal_and_another_seed_is_not():
+    first, second, third = tiny(), tiny(), tiny()
+    fit(first, DATA, **settings())
+    fit(second, DATA, **settings())
+    fit(third, DATA, **settings(seed=4))
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(third))
+
+
+def test_the_users_random_numbers_are_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    method = tiny()
+    torch.manual_seed(5)
+    fit(method, DATA, **settings(steps=2))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+    whole, part, rest = tiny(), tiny(), tiny(seed=9)
+    run = fit(whole, DATA, **settings())
+    fit(part, DATA, **settings(), folder=tmp_path, checkpoint_every=4, stop_after=6)
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-00000004.pt"]
+    resumed = fit(rest, DATA, **settings(), folder=tmp_path, checkpoint_every=4)
+    assert same(weights(whole), weights(rest))
+    assert resumed.metrics == run.metrics == Run.load(tmp_path).metrics
+    assert [line["step"] for line in resumed.metrics] == list(range(11))
+
+
+def test_two_checkpoints_are_kept(tmp_path):
+    fit(tiny(), DATA, **settings(), folder=tmp_path, checkpoint_every=2)
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-00000010.pt", "step-00000011.pt"]
+
+
+def test_an_epoch_visits_every_image_once():
+    seen = torch.cat([batch_ids(130, 13, seed=1, step=step) for step in range(10)])
+    assert sorted(seen.tolist()) == list(range(130))
+    again = torch.cat([batch_ids(130, 13, seed=1, step=step) for step in range(10, 20)])
+    assert sorted(again.tolist()) == list(range(130)) and not torch.equal(seen, again)
+
+
+def test_views_are_a_function_of_seed_and_step():
+    recipe = preset("simclr/pocket").recipe()
+    ids, cpu = torch.arange(7), torch.device("cpu")
+    a, b, c = (make_batch(DATA, recipe, ids, seed=1, step=step, device=cpu) for step in (5, 5, 6))
+    assert torch.equal(a.views[0], b.views[0]) and not torch.equal(a.views[0], c.views[0])
+    assert not torch.equal(a.views[0], a.views[1])
+    assert torch.equal(a.labels, DATA.labels[ids])
+
+
+def test_learning_rate_follows_warmup_and_cosine():
+    seen = []
+
+    class Watch(DenseKNN):
+        def __init__(self): ...
+
+        def after_step(self, loop):
+            seen.append(loop.optimizer.param_groups[0]["lr"])
+
+    fit(tiny(), DATA, **settings(steps=4, warmup=2, lr=1.0, weight_decay=0.0), callbacks=[Watch()])
+    assert seen == pytest.approx([0.5, 1.0, 1.0, 0.5])
+
+
+def test_dense_knn_is_logged_and_leaves_no_trace():
+    watched, alone = tiny(), tiny()
+    run = fit(watched, DATA, **settings(), callbacks=[DenseKNN(DATA, load_data("shapes", "test", limit=50), every=5)])
+    fit(alone, DATA, **settings())
+    assert run.history("knn")[0] == [4, 9, 10]
+    assert same(weights(watched), weights(alone))
+
+
+class Poison(Supervised):
+    """Puts an infinite weight into the net when the loss of a given step has been computed."""
+
+    def after_step(self, progress: float) -> None:
+        if abs(progress - 5 / 11) < 1e-9:
+            with torch.no_grad():
+                self.backbone.blocks[1].mlp[0].weight[0, 0] = float("inf")
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_step_and_layer(tmp_path):
+    torch.manual_seed(0)
+    method = Poison(create_model("vit_pocket_conv8", dim=16, depth=2), num_classes=10)
+    with pytest.raises(FloatingPointError, match=r"step 6.*weight backbone\.blocks\.1\.mlp\.0\.weight"):
+        fit(method, DATA, **settings(), folder=tmp_path, checkpoint_every=5)
+    state = load_checkpoint(checkpoints(tmp_path)[-1])
+    assert state["step"] == 5 and all(value.isfinite().all() for value in state["method"].values())
+
+
+def test_an_activation_that_is_not_finite_is_named():
+    method = tiny()
+    with torch.no_grad():
+        method.backbone.blocks[0].norm1.weight.fill_(1e38)
+    with pytest.raises(FloatingPointError, match=r"step 0.*output of backbone\.blocks\.0\.(norm1|attn)"):
+        fit(method, DATA, **settings())
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_kept(tmp_path):
+    whole, method = tiny(), tiny()
+    fit(whole, DATA, **settings())
+    fit(method, DATA, **settings(), folder=tmp_path, checkpoint_every=4, stop_after=9)
+    good, bad = checkpoints(tmp_path)
+    bad.write_bytes(bad.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=rf"{bad.name} is not a whole checkpoint.*delete it.*{good.name}"):
+        fit(tiny(), DATA, **settings(), folder=tmp_path, checkpoint_every=4)
+    bad.unlink()
+    rest = tiny(seed=8)
+    fit(rest, DATA, **settings(), folder=tmp_path, checkpoint_every=4)
+    assert same(weights(whole), weights(rest))
+
+
+def test_a_checkpoint_that_carries_code_is_refused(tmp_path):
+    fit(tiny(), DATA, **settings(steps=2), folder=tmp_path)
+    torch.save({"step": 3, "method": Path("x")}, tmp_path / "step-00000003.pt")
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        fit(tiny(), DATA, **settings(steps=2), folder=tmp_path)
+
+
+def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
+    fit(tiny(), DATA, **settings(steps=2), folder=tmp_path)
+    with pytest.raises(ValueError, match=r"other settings \(fit\)"):
+        fit(tiny(), DATA, **settings(steps=2, lr=2e-3), folder=tmp_path)
+
+
+SCRIPT = """
+import sys
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from test_engine import DATA, fit, settings, tiny
+method = tiny()
+fit(method, DATA, **settings(steps=int(sys.argv[2])), folder=sys.argv[1], checkpoint_every=int(sys.argv[3]))
+torch.save(method.state_dict(), sys.argv[1] + "/final.bin")
+"""
+
+
+def start(folder: Path, steps: int, every: int, **options) -> subprocess.Popen:
+    code = SCRIPT.format(tests=str(Path(__file__).parent))
+    environment = {**os.environ, "TQDM_DISABLE": "1"}
+    return subprocess.Popen([sys.executable, "-c", code, str(folder), str(steps), str(every)], env=environment, **options)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_a_run_ends_with_the_same_weights(tmp_path, kills):
+    steps, chance = 40 * kills, random.Random(kills)
+    assert start(tmp_path / "whole", steps, 7).wait() == 0
+    folder, done = tmp_path / "killed", 0
+    while done < kills:
+        process = start(folder, steps, 7)
+        before = {p.name for p in checkpoints(folder)} if folder.is_dir() else set()
+        while process.poll() is None and not {p.name for p in checkpoints(folder)} - before:  # it is training by now
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.4))
+        assert process.poll() is None, "finished before it could be killed: train for longer"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        done += 1
+    assert start(folder, steps, 7).wait() == 0
+    finals = [torch.load(tmp_path / name / "final.bin", weights_only=True) for name in ("whole", "killed")]
+    assert same(*finals)
+    assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (folder / "metrics.jsonl").read_text()
+
+
+def test_a_full_disk_gives_a_clear_error_and_keeps_the_last_checkpoint(tmp_path):
+    resource = pytest.importorskip("resource")
+    fit(tiny(), DATA, **settings(steps=40), folder=tmp_path, checkpoint_every=5, stop_after=6)
+    (good,) = checkpoints(tmp_path)
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (good.stat().st_size // 2,) * 2)
+
+    process = start(tmp_path, 40, 5, preexec_fn=small_files, stderr=subprocess.PIPE, text=True)
+    message = process.communicate()[1]
+    assert process.returncode != 0
+    assert "could not write" in message and "free some space and run again" in message
+    assert checkpoints(tmp_path) == [good] and load_checkpoint(good)["step"] == 5
+    assert not list(tmp_path.glob("*.tmp"))
+    assert start(tmp_path, 40, 5).wait() == 0  # with room again it goes on
+
+
+def test_half_precision_leaves_the_loss_in_float32():
+    method = preset("simclr/pocket").build(10)
+    batch = make_batch(DATA, method.recipe, torch.arange(8), seed=0, step=0, device=torch.device("cpu"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert method.backbone(batch.views[0]).dtype in (torch.bfloat16, torch.float32)
+        loss, _ = method(batch, 0.0)
+    assert loss.dtype == torch.float32 and loss.isfinite()

@@ -1,0 +1,131 @@
+"""Every recorded headline is recomputed from its log; every band keeps its distance from the recorded spread."""
+import json
+import os
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+from test_notebooks import NOTEBOOKS, bands
+
+import minivit
+from minivit.course.claims import ledger, verdict
+from minivit.replay import replay
+from minivit.runs import Run, config_hash
+from minivit.studies import read_study, values
+
+ROOT = Path(minivit.__file__).parents[1]
+RUNS = ROOT / "data" / "runs"
+PHOTOS = RUNS / "cifar10_simclr_cpu"
+
+
+def final(study: str, cell: str, figure: str) -> list[float]:
+    return values(read_study(RUNS / study)[1], cell, figure)
+
+
+def test_the_demo_learns_what_it_says():
+    knn = final("house", "crop_and_colour", "knn")
+    assert len(knn) >= 3
+    assert mean(knn) >= 0.65 and stdev(knn) < 0.04
+    assert max(final("house", "crop_and_colour", "raw_knn")) <= 0.48
+    assert max(final("house", "crop_and_colour", "random_knn")) <= 0.30
+
+
+def test_crops_alone_end_at_or_below_raw_pixels():
+    crop, raw = final("house", "crop_only", "knn"), final("house", "crop_only", "raw_knn")
+    assert all(c <= r for c, r in zip(crop, raw, strict=True))
+
+
+def test_studies_are_complete_and_of_the_data_we_ship():
+    from minivit import load_data
+
+    checksum = load_data("shapes").checksum()
+    for folder in (path.parent for path in RUNS.glob("*/study.toml")):
+        plan, runs = read_study(folder)
+        assert {(r["cell"], r["seed"]) for r in runs if "error" not in r} == {(c, s) for c in plan["cells"] for s in plan["seeds"]}
+        assert all(r["data"]["checksum"] == checksum for r in runs if r["data"]["name"] == "shapes")
+        assert (folder / "card.json").is_file()
+
+
+@pytest.mark.parametrize("folder", [path.parent for path in RUNS.glob("*/config.json")], ids=lambda path: path.name)
+def test_a_runs_headline_is_in_its_log(folder):
+    run = Run.load(folder)
+    confusion = np.array(run.metrics[-1]["knn_confusion"])
+    assert confusion.sum() == run.card["test_images"]
+    assert run.card["final"]["knn"] == pytest.approx(np.trace(confusion) / confusion.sum(), abs=5e-5)
+    assert run.card["config_hash"] == config_hash(run.config)
+    steps, losses = run.history("loss")
+    assert steps == list(range(run.config["fit"]["steps"])) and np.isfinite(losses).all()
+    assert {"command", "commit", "hardware", "versions", "seed", "train_seconds"} <= set(run.card)
+
+
+def test_the_photographs_beat_raw_pixels():
+    card = Run.load(PHOTOS).card
+    assert card["test_images"] == 10_000 and card["final"]["chance"] == 0.1
+    assert card["final"]["knn"] >= card["final"]["raw_knn"] + 0.08
+
+
+@pytest.mark.slow
+def test_the_photographs_replay():
+    images = os.environ.get("MINIVIT_CIFAR10", "")
+    if not images:
+        pytest.skip("set MINIVIT_CIFAR10 to a folder of the recorded images (shared/data/unpack.py writes one)")
+    agree, rows = replay(PHOTOS, steps=20, data=f"folder:{images}")
+    assert agree and len(rows) == 20
+
+
+LIVE = {  # band of chapter 00 -> its value in a recorded run
+    "kNN of raw pixels": lambda run: run["final"]["raw_knn"],
+    "kNN of random weights": lambda run: run["final"]["random_knn"],
+    "kNN after training": lambda run: run["final"]["knn"],
+    "gain over raw pixels": lambda run: run["final"]["knn"] - run["final"]["raw_knn"],
+    "first loss, as a share of chance": lambda run: run["loss_every_10"][0] / np.log(255),
+    "last loss, as a share of chance": lambda run: run["loss_every_10"][-1] / np.log(255),
+}
+
+
+def test_bands_lie_three_deviations_away():
+    runs = [run for run in read_study(RUNS / "chapter_00")[1] if "error" not in run]
+    assert len(runs) >= 5
+    found = bands(NOTEBOOKS[0])
+    assert {name for name, _, _ in found} == set(LIVE)
+    for name, low, high in found:
+        seen = [LIVE[name](run) for run in runs]
+        margin = 3 * stdev(seen)
+        assert low <= mean(seen) - margin and mean(seen) + margin <= high, f"{name}: {mean(seen):.3f} ± {stdev(seen):.3f} against [{low}, {high}]"
+
+
+def test_verdicts():
+    assert verdict([]) == "not run"
+    assert verdict([0.2, 0.3]) == "inconclusive"  # two seeds
+    assert verdict([0.2, 0.3, 0.25]) == "holds"
+    assert verdict([-0.2, -0.3, -0.25]) == "did not hold"
+    assert verdict([0.2, -0.3, 0.25]) == "inconclusive"
+    # twice the standard error of [0.0, 0.1, 0.2] is 2 · 0.1 / √3 = 0.115 > 0.1
+    assert verdict([0.0, 0.1, 0.2]) == "inconclusive"
+
+
+def test_the_ledger_is_derived_from_the_logs():
+    for claim in ledger():
+        assert {"id", "chapter", "claim", "source"} <= set(claim)
+        for scale in ("pocket", "full"):
+            assert claim["verdicts"][scale] == verdict(claim["differences"][scale])
+            assert (scale in claim) == (claim["verdicts"][scale] != "not run")
+
+
+def test_replay_agrees_with_itself_and_refuses_other_images(tmp_path, monkeypatch):
+    from minivit import preset
+    from minivit.presets import train_and_judge
+
+    small = preset("simclr/pocket", limit=60, steps=4, batch_size=20, warmup=2)
+    train_and_judge(small, seed=5, folder=tmp_path / "run")
+    agree, rows = replay(tmp_path / "run", steps=3)
+    assert agree and len(rows) == 3 and all(old == new for _, old, new in rows)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["preset"]["lr"] *= 3
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert not replay(tmp_path / "run", steps=4, tolerance=1e-4)[0]
+    config["data"]["checksum"] = "0" * 16
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="are not those of the run"):
+        replay(tmp_path / "run", steps=2)

@@ -1,0 +1,4 @@
+"""How annotated shapes are checked while tests run: an int is a float, as PEP 484 has it."""
+from beartype import BeartypeConf, beartype
+
+typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
