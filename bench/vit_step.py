@@ -46,7 +46,7 @@ def seconds(step: Callable[[], None], steps: int) -> float:
 
 
 def main(*, pairs: int = 9, steps: int = 6, threads: int = 2) -> dict:
-    """Medians over interleaved pairs, whose order alternates; ``speed`` is torchvision's time over ours, so 1.1 is 10 % faster."""
+    """Medians over interleaved pairs in alternating order; ``speed`` is torchvision's time over ours: 1.1 is 10 % faster."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -60,7 +60,7 @@ def main(*, pairs: int = 9, steps: int = 6, threads: int = 2) -> dict:
     torch.set_num_threads(before)
     speeds = sorted(theirs / mine for mine, theirs in zip(times["minivit"], times["torchvision"], strict=True))
     return {
-        "what": f"ViT training step, {IMAGES} images of 32×32, patch 4, 4 blocks of width 192, {threads} threads, {pairs} pairs of {steps} steps",
+        "what": f"ViT training step, {IMAGES} images 32×32, patch 4, 4 × 192, {threads} threads, {pairs} pairs of {steps} steps",
         "minivit_ms": round(1000 * median(times["minivit"]), 1),
         "torchvision_ms": round(1000 * median(times["torchvision"]), 1),
         "speed": round(median(speeds), 3),

@@ -148,16 +148,17 @@ def claims(chapter: str | None = None) -> None:
     print_ledger(chapter)
 
 
-def figures(chapter: tyro.conf.Positional[str], /, out: Path = Path("slides")) -> None:
+def figures(chapter: tyro.conf.Positional[str], /, out: Path = Path("slides"), record: bool = False) -> None:
     """Draw a chapter's signature figure from stored data, for a slide: png, svg, pdf and alt text.
 
     Args:
         chapter: Such as 00.
         out: Folder for the files.
+        record: Train first and store the figure's data anew.
     """
     from minivit.course.slides import write
 
-    for path in write(chapter, out):
+    for path in write(chapter, out, record=record):
         print(path)
 
 

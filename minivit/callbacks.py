@@ -4,7 +4,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from minivit.datasets import ImageData
 from minivit.evaluate import extract_features, knn_accuracy

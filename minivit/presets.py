@@ -77,6 +77,10 @@ class Preset:
         run = fit(method, train, **settings, optimizer=OPTIMIZERS[self.optimizer], seed=seed, config=self.config(train), **options)
         return method, run
 
+    def total_steps(self, train: ImageData) -> int:
+        """Length of the training in steps."""
+        return self.steps or int(self.epochs * (len(train) // self.batch_size))
+
     def config(self, train: ImageData) -> dict[str, Any]:
         return {"preset": asdict(self), "data": {"name": train.name, "images": len(train), "checksum": train.checksum()}}
 
@@ -130,18 +134,24 @@ PRESETS = {
 }  # fmt: skip
 
 
+def scale() -> str:
+    """"pocket" or "full", as MINIVIT_SCALE has it."""
+    chosen = os.environ.get("MINIVIT_SCALE", "pocket")
+    if chosen not in ("pocket", "full"):
+        raise ValueError(f"MINIVIT_SCALE={chosen!r}: 'pocket' or 'full'.")
+    return chosen
+
+
 def preset(name: str, **overrides: Any) -> Preset:
     """A preset by name, ``"simclr/pocket"``, with fields replaced: ``preset("simclr/pocket", steps=50)``.
 
-    A name without a scale, ``"simclr"``, means ``simclr/pocket``, or ``simclr/cifar10`` when MINIVIT_SCALE=full; a pocket
-    preset with a longer name gives way to the full one, too. MINIVIT_DATA replaces the data set, MINIVIT_LIMIT the number of images.
+    A name without a scale, ``"simclr"``, means ``simclr/pocket``, or ``simclr/cifar10`` when MINIVIT_SCALE=full; every pocket
+    preset gives way to the full one then. MINIVIT_DATA replaces the data set. MINIVIT_LIMIT keeps that many images, with
+    batches of at most half of them and at most two epochs: a quick try of everything, not a result.
     Raises ValueError for an unknown name or field, with the nearest ones.
     """
-    scale = os.environ.get("MINIVIT_SCALE", "pocket")
-    if scale not in ("pocket", "full"):
-        raise ValueError(f"MINIVIT_SCALE={scale!r}: 'pocket' or 'full'.")
     family, _, variant = name.partition("/")
-    if scale == "full" and (not variant or variant.startswith("pocket")):
+    if scale() == "full" and (not variant or variant.startswith("pocket")):
         name = f"{family}/cifar10"
     elif not variant:
         name = f"{family}/pocket"
@@ -151,8 +161,17 @@ def preset(name: str, **overrides: Any) -> Preset:
     unknown = set(overrides) - {f.name for f in fields(Preset)}
     if unknown:
         raise ValueError(f"a preset has no {sorted(unknown)[0]!r}; it has {', '.join(f.name for f in fields(Preset))}.")
-    limit = os.environ.get("MINIVIT_LIMIT")
-    if limit is not None and not (limit.isdigit() and int(limit) > 0):
-        raise ValueError(f"MINIVIT_LIMIT={limit!r}: a number of images, at least 1.")
-    environment = {"data": os.environ.get("MINIVIT_DATA"), "limit": int(limit) if limit else None}
-    return replace(PRESETS[name], **{key: value for key, value in environment.items() if value} | overrides)
+    chosen = replace(PRESETS[name], **_environment(PRESETS[name]))
+    return replace(chosen, **overrides)
+
+
+def _environment(chosen: Preset) -> dict[str, Any]:
+    """What MINIVIT_DATA and MINIVIT_LIMIT change."""
+    data, limit = os.environ.get("MINIVIT_DATA"), os.environ.get("MINIVIT_LIMIT")
+    changes: dict[str, Any] = {"data": data} if data else {}
+    if limit:
+        if not (limit.isdigit() and int(limit) >= 10):
+            raise ValueError(f"MINIVIT_LIMIT={limit!r}: a number of images, at least 10.")
+        changes |= {"limit": int(limit), "batch_size": min(chosen.batch_size, int(limit) // 2)}
+        changes |= {"epochs": min(chosen.epochs, 2)} if chosen.epochs else {}
+    return changes

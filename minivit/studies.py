@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from minivit.presets import preset, train_and_judge
 from minivit.runs import environment, write_atomic

@@ -12,6 +12,7 @@ from functools import partial
 from types import FunctionType
 
 import test_augment
+import test_evaluate
 import test_layers
 import test_losses
 import test_methods
@@ -19,7 +20,7 @@ import test_models
 import torch
 from torch import nn
 
-from minivit import augment, losses
+from minivit import augment, evaluate, losses, presets
 from minivit.layers import attention, block, norm, position, stems
 from minivit.methods import base, simclr
 from minivit.models import vit
@@ -238,5 +239,27 @@ MUTANTS = {
         ' or name.endswith(("cls_token", "mask_token", "positions.table"))',
         "",
         test_methods.test_param_groups_leave_tokens_undecayed,
+    ),
+    # evaluation
+    "evaluation in train mode": Mutant(
+        evaluate.evaluating, "module.eval()", "module.train()", test_evaluate.test_features_come_from_eval_mode_and_nothing_is_changed
+    ),
+    "z is judged instead of h": Mutant(
+        presets.final_figures,
+        '("", method.backbone)',
+        '("", lambda x: method.projector(method.backbone(x)))',
+        test_evaluate.test_evaluation_reads_the_feature_and_not_the_projection,
+    ),
+    "knn does not weight its votes": Mutant(
+        evaluate.knn_predict,
+        "((similarity - 1) / temperature).exp()",
+        "torch.ones_like(similarity)",
+        partial(test_evaluate.test_knn_equals_scikit_learns, 31, 0.1),
+    ),
+    "knn does not normalise the bank": Mutant(
+        evaluate.knn_predict, "F.normalize(train_x, dim=1)", "train_x", partial(test_evaluate.test_knn_equals_scikit_learns, 7, 0.1)
+    ),
+    "the probe decays a hundred times too much": Mutant(
+        evaluate.linear_probe, "l2 / 2", "l2 * 50", test_evaluate.test_probe_equals_scikit_learns_logistic_regression
     ),
 }

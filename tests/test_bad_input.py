@@ -80,10 +80,10 @@ def test_a_name_that_minivit_does_not_have():
         minivit.nt_xnet  # noqa: B018
 
 
-@pytest.mark.parametrize(("variable", "value", "message"), [("MINIVIT_SCALE", "big", "'pocket' or 'full'"), ("MINIVIT_LIMIT", "few", "a number of images")])
-def test_environment(monkeypatch, variable, value, message):
-    monkeypatch.setenv(variable, value)
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("setting", ["MINIVIT_SCALE=big", "MINIVIT_LIMIT=few"])
+def test_environment(monkeypatch, setting):
+    monkeypatch.setenv(*setting.split("="))
+    with pytest.raises(ValueError, match="'pocket' or 'full'|a number of images"):
         preset("simclr")
 
 
@@ -93,4 +93,5 @@ def test_environment_chooses_scale_data_and_limit(monkeypatch):
     assert preset("simclr") == preset("simclr/pocket_live") == preset("simclr/cifar10")
     monkeypatch.setenv("MINIVIT_DATA", "folder:photos")
     monkeypatch.setenv("MINIVIT_LIMIT", "70")
-    assert (preset("simclr").data, preset("simclr").limit, preset("simclr").model) == ("folder:photos", 70, "resnet18")
+    chosen = preset("simclr")
+    assert (chosen.data, chosen.limit, chosen.batch_size, chosen.model) == ("folder:photos", 70, 35, "resnet18")

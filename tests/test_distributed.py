@@ -124,7 +124,7 @@ def test_in_one_process_everything_is_the_identity():
     assert everyone is local
     assert (offset, distributed.rank(), distributed.world_size()) == (0, 0, 1)
     assert distributed.mean(local) is local
-    distributed.start(torch.device("cpu"))
+    distributed.start()
     assert not dist.is_initialized()
     norm = randomise(BatchNorm(7))
     synced = set_batch_norm(copy.deepcopy(norm), sync=True)

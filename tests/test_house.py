@@ -83,7 +83,8 @@ def run(code: str) -> str:
 
 def test_the_library_loads_neither_matplotlib_nor_scikit_learn():
     modules = [f"minivit.{name}" for name in FLOORS if name not in ("course", "__main__") and _exists(name)]
-    code = f"import sys\nfor name in {modules!r}: __import__(name)\nprint([m for m in ('matplotlib', 'sklearn', 'tyro', 'IPython') if m in sys.modules])"
+    unwanted = ("matplotlib", "sklearn", "tyro", "IPython")
+    code = f"import sys\nfor name in {modules!r}: __import__(name)\nprint([m for m in {unwanted!r} if m in sys.modules])"
     assert run(code).strip() == "[]"
 
 

@@ -126,7 +126,8 @@ def test_nbval_fails_on_an_altered_digit(tmp_path):
     for text in ("42\n", "43\n"):
         cell.outputs[0].text = text
         nbformat.write(notebook, tmp_path / "strict.ipynb")
-        command = [sys.executable, "-m", "pytest", "-q", "--nbval", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path), str(tmp_path / "strict.ipynb")]
+        command = [sys.executable, "-m", "pytest", "-q", "--nbval", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+        command.append(str(tmp_path / "strict.ipynb"))
         codes[text] = subprocess.run(command, capture_output=True, cwd=ROOT).returncode
     assert codes == {"42\n": 0, "43\n": 1}
 

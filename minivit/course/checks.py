@@ -25,7 +25,7 @@ EXERCISES = {
         cases=(([{"step": 0, "loss": 5.0}, {"step": 9, "knn": 0.31}, {"step": 19, "knn": 0.58}, {"step": 29, "knn": 0.55}],),),
         reference=lambda metrics: [line["knn"] for line in metrics if "knn" in line][-1],
         mistakes=(
-            (lambda metrics: max(line.get("knn", 0) for line in metrics), "you took the best step, which the test set chose; a headline is the last."),
+            (lambda metrics: max(line.get("knn", 0) for line in metrics), "you took the best step, chosen on the test set; take the last."),
             (lambda metrics: [line["knn"] for line in metrics if "knn" in line][0], "you took the first measurement, not the last."),
         ),
         hints=("Not every line of the log has a kNN figure.", "Collect the lines that have one, and take the last."),

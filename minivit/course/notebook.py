@@ -1,28 +1,49 @@
 """Helpers of every chapter: set-up, the library's own source, bands, guesses, figures with alt text."""
 import inspect
 import math
-import os
 import re
+import time
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
 from minivit.course.plots.style import use_style
+from minivit.datasets import ImageData
+from minivit.presets import Preset, scale
 
 _guesses: dict[str, float] = {}
 
 
 def setup(chapter: str) -> None:
     """Make a chapter repeatable: one thread at pocket scale (the same bits on any number of cores), one style for all figures."""
-    scale = os.environ.get("MINIVIT_SCALE", "pocket")
-    if scale == "pocket":
+    if scale() == "pocket":
         torch.set_num_threads(1)
     torch.manual_seed(0)
     use_style()
     _guesses.clear()
-    where = "one CPU thread" if scale == "pocket" else ("GPU" if torch.cuda.is_available() else "CPU, all threads")
-    print(f"Chapter {chapter}, {scale} scale, {where}.")
+    where = "one CPU thread" if scale() == "pocket" else ("GPU" if torch.cuda.is_available() else "CPU, all threads")
+    print(f"Chapter {chapter}, {scale()} scale, {where}.")
+
+
+def announce(experiment: Preset, train: ImageData, chapter: str) -> Path | None:
+    """Say how long the live run takes, and return the folder to record it in.
+
+    At pocket scale: about a minute, no folder. At full scale a few steps are timed first; the run is recorded and can be
+    stopped and taken up again.
+    """
+    if scale() == "pocket":
+        print("About a minute on one CPU thread.")
+        return None
+    began = time.perf_counter()
+    experiment.fit(train, stop_after=5)
+    hours = (time.perf_counter() - began) / 5 * experiment.total_steps(train) / 3600
+    memory = f", {torch.cuda.max_memory_allocated() / 1e9:.1f} GB of GPU memory" if torch.cuda.is_available() else ""
+    folder = Path("runs") / f"chapter_{chapter}_{experiment.method}"
+    print(f"{experiment.total_steps(train)} steps of {experiment.batch_size} images: about {hours:.1f} hours on this machine{memory}.")
+    print(f"Recorded in {folder}; stop it when you like and run the cell again to go on.")
+    return folder
 
 
 def show(figure: Figure, alt: str) -> None:
@@ -43,6 +64,9 @@ def show_source(thing: object, *, docstring: bool = False) -> None:
 
 def band(name: str, value: float, low: float, high: float) -> None:
     """Print whether a number of the live run lies where it should: the same line on every machine, unless something is wrong."""
+    if scale() == "full":  # bands were measured at pocket scale
+        print(f"{name}: {value:.3f}")
+        return
     inside = math.isfinite(value) and low <= value <= high
     print(f"{name} lies between {low:g} and {high:g}: {'yes' if inside else 'no'}")
 
