@@ -178,7 +178,7 @@ def demo(out: Path = Path("demo.png"), steps: int | None = None, seed: int = 0) 
 
     Args:
         out: The picture.
-        steps: Steps in place of the preset's 500.
+        steps: Steps in place of the preset's 550.
         seed: Decides weights, order and augmentations.
     """
     from minivit.course.demo import run_demo

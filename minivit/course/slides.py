@@ -14,7 +14,7 @@ from minivit.presets import preset
 from minivit.runs import write_atomic
 
 STORED = Path("data/runs/chapter_00/neighbours.json")
-QUERY = 30  # a disc
+QUERY = 980  # a disc
 
 
 def record_00(root: Path = ROOT) -> None:
