@@ -10,10 +10,10 @@ export TQDM_MININTERVAL ?= 0.5
 
 .venv/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "minivit needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12")'
-	@if command -v uv >/dev/null 2>&1; then set -x; \
-	  uv venv --quiet --clear --python $(PYTHON) .venv && uv pip install --quiet --python $(BIN)/python -r requirements.txt -e .; \
+	@rm -rf .venv; if command -v uv >/dev/null 2>&1; then set -x; \
+	  uv venv --quiet --python $(PYTHON) .venv && uv pip install --quiet --python $(BIN)/python -r requirements.txt -e .; \
 	else set -x; \
-	  $(PYTHON) -m venv --clear .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .; \
+	  $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .; \
 	fi
 	@touch $@
 

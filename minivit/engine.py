@@ -51,6 +51,11 @@ class Loop:
     def __init__(self, method: Method, optimizer: torch.optim.Optimizer, run: Run, *, steps: int, batch_size: int):
         self.method, self.optimizer, self.run, self.steps, self.batch_size = method, optimizer, run, steps, batch_size
         self.step, self.loss, self.figures = 0, float("nan"), {}
+        self.spent, self.began = 0.0, time.perf_counter()
+
+    def seconds(self) -> float:
+        """Time spent in this run, what was spent before it was resumed included."""
+        return round(self.spent + time.perf_counter() - self.began, 1)
 
     def use_half(self, device: torch.device, half: bool) -> None:
         """bfloat16 on a GPU that has it, else float16 with a scaled loss; float32 on a CPU."""
@@ -60,12 +65,13 @@ class Loop:
         self.scaler = torch.amp.GradScaler(device.type, enabled=half and kind == torch.float16)
 
     def state_dict(self) -> dict:
-        return {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        parts = {name: getattr(self, name).state_dict() for name in ("method", "optimizer", "scaler")}
+        return {**parts, "seconds": self.seconds()}
 
     def load_state_dict(self, state: dict) -> None:
         for name in ("method", "optimizer", "scaler"):
             getattr(self, name).load_state_dict(state[name])
-        self.step = state["step"]
+        self.step, self.spent = state["step"], state["seconds"]
 
 
 def fit(
@@ -114,7 +120,7 @@ def fit(
     looking = [*([Progress()] if main else []), *callbacks]
     looking += [Checkpoints(checkpoint_every or max(steps // 10, 1))] if folder and main else []
     loop.run.start(loop.step)
-    began = time.perf_counter()
+    loop.began = time.perf_counter()
     try:
         _notify(looking, "on_start", loop)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -130,7 +136,7 @@ def fit(
     finally:
         _notify(looking, "on_end", loop)
         loop.run.flush()
-    loop.run.card["train_seconds"] = round(time.perf_counter() - began, 1)
+    loop.run.card["train_seconds"] = loop.seconds()
     method.eval()
     return loop.run
 
