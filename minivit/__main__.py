@@ -15,6 +15,7 @@ def train(
     /,
     out: Path | None = None,
     data: str | None = None,
+    data_size: int | None = None,
     limit: int | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
@@ -30,6 +31,7 @@ def train(
         name: A preset, such as simclr/pocket.
         out: Folder of the run; started again with the same words, it goes on from its last checkpoint. Default: runs/NAME-sSEED.
         data: Data set in place of the preset's, such as folder:PATH.
+        data_size: Side in pixels to which images are brought once; folders of mixed sizes need it.
         limit: Number of training images.
         steps: Steps in place of the preset's length.
         batch_size: Images per step.
@@ -47,16 +49,15 @@ def train(
 
     if threads:
         torch.set_num_threads(threads)
-    given = {"data": data, "limit": limit, "steps": steps, "batch_size": batch_size, "lr": lr}
+    given = {"data": data, "data_size": data_size, "limit": limit, "steps": steps, "batch_size": batch_size, "lr": lr}
     chosen = preset(name, **{key: value for key, value in given.items() if value is not None})
     chosen = replace(chosen, epochs=None) if steps else chosen
     distributed.start()
     out = out or Path("runs") / f"{name.replace('/', '-')}-s{seed}"
     callbacks = [Clock()]
     if knn_every:
-        train_data, test_data = chosen.load()
-        bank = train_data.subset(torch.arange(min(len(train_data), 5000)))
-        callbacks.append(DenseKNN(bank, test_data.subset(torch.arange(min(len(test_data), 1000))), every=knn_every))
+        small = replace(chosen, limit=min(chosen.limit or 5000, 5000))  # balanced, as the first images of a folder are all of one class
+        callbacks.append(DenseKNN(*small.load(), every=knn_every))
     print(f"{name}: {chosen.model} on {chosen.data}, batch {chosen.batch_size}; recording to {out}")
     _, run = train_and_judge(chosen, seed=seed, folder=out, callbacks=callbacks, checkpoint_every=checkpoint_every)
     if distributed.rank() == 0:

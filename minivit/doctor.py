@@ -13,7 +13,8 @@ LOWEST = {"torch": (2, 6), "torchvision": (0, 21)}
 
 def doctor() -> tuple[list[str], list[str]]:
     """Two lists of lines: the facts, and the problems found (empty on a healthy machine)."""
-    facts = [f"minivit {_version('minivit') or 'not installed (run from the folder)'}", f"python {platform.python_version()} ({sys.executable})"]
+    facts = [f"minivit {_version('minivit') or 'not installed (run from the folder)'}", f"python {platform.python_version()}"]
+    facts.append(f"interpreter {sys.executable}")
     facts.append(f"system {platform.platform()}, {os.cpu_count()} cores, {_memory()}")
     problems = []
     if sys.version_info < (3, 11):  # noqa: UP036 (this is the place that says so)

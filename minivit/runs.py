@@ -67,7 +67,7 @@ class Run:
             write_atomic(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
             self._written = len(lines)
 
-    def log(self, step: int, **figures: float) -> None:
+    def log(self, step: int, **figures: Any) -> None:
         """Add figures to this step's line, which goes to disk when the next step begins or at `flush`."""
         if self.metrics and self.metrics[-1]["step"] == step:
             self.metrics[-1] |= figures

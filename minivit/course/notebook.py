@@ -1,11 +1,13 @@
 """Helpers of every chapter: set-up, the library's own source, bands, guesses, figures with alt text."""
 import inspect
+import io
 import math
 import re
 import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import PIL.Image
 import torch
 from matplotlib.figure import Figure
 
@@ -48,9 +50,13 @@ def announce(experiment: Preset, train: ImageData, chapter: str) -> Path | None:
 
 def show(figure: Figure, alt: str) -> None:
     """Display a figure with its description for readers who cannot see it, then close it."""
-    from IPython.display import display
+    from IPython.display import Image, display
 
-    display(figure, metadata={"image/png": {"alt": alt}})
+    buffer, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(buffer, dpi=80)
+    picture = PIL.Image.open(buffer).convert("RGB")
+    picture.quantize(256).save(small, "png", optimize=True)  # a third of the bytes: notebooks stay under 500 KB
+    display(Image(small.getvalue(), width=picture.width), metadata={"image/png": {"alt": alt, "width": picture.width}})
     plt.close(figure)
 
 

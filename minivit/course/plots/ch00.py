@@ -19,9 +19,9 @@ def nearest(bank: Tensor, queries: Tensor, *, k: int = 5) -> Tensor:
 
 def neighbours(train: ImageData, test: ImageData, query: int, found: Mapping[str, Tensor]) -> Figure:
     """The query picture, and in each row its five nearest training pictures; a green frame: the same class."""
-    figure, axes = plt.subplots(len(found), 6, figsize=(8.4, 1.55 * len(found) + 0.3), squeeze=False)
-    for line, (name, ids) in zip(axes, found.items(), strict=True):
-        draw_image(line[0], test.images[query], "query" if line is axes[0] else "")
+    figure, axes = plt.subplots(len(found), 6, figsize=(7.4, 1.35 * len(found) + 0.2), squeeze=False)
+    for row, (line, (name, ids)) in enumerate(zip(axes, found.items(), strict=True)):
+        draw_image(line[0], test.images[query], "query" if row == 0 else "")
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=13)
         for ax, i in zip(line[1:], ids.tolist(), strict=True):
             same = bool(train.labels[i] == test.labels[query])
@@ -98,8 +98,8 @@ def demo(
         ax.set_title(name)
     bottom.suptitle("Nearest neighbours of one test image; green frame: same class", fontsize=13)
     grid = bottom.subplots(len(found), 7)
-    for line, (name, ids) in zip(grid, found.items(), strict=True):
-        draw_image(line[0], test.images[query], "query" if line is grid[0] else "")
+    for row, (line, (name, ids)) in enumerate(zip(grid, found.items(), strict=True)):
+        draw_image(line[0], test.images[query], "query" if row == 0 else "")
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
         for ax, i in zip(line[1:], ids.tolist(), strict=True):
             draw_image(ax, train.images[i], "", GREEN if train.labels[i] == test.labels[query] else RED)

@@ -10,7 +10,7 @@ BASELINES = {"chance": (GREY, ":"), "random weights": (ORANGE, "--"), "raw pixel
 
 def use_style() -> None:
     plt.rcParams.update({
-        "figure.dpi": 80, "savefig.dpi": 160, "font.size": 12, "axes.titlesize": 13, "axes.labelsize": 12, "legend.fontsize": 11,
+        "figure.dpi": 72, "savefig.dpi": 160, "font.size": 12, "axes.titlesize": 13, "axes.labelsize": 12, "legend.fontsize": 11,
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 2,
         "image.interpolation": "nearest", "figure.constrained_layout.use": True,
     })  # fmt: skip
