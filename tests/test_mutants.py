@@ -4,6 +4,8 @@ from mutants import MUTANTS, mutate
 
 from minivit.losses import nt_xent
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_does_not_survive(name):
