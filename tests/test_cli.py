@@ -118,7 +118,7 @@ def test_the_readmes_commands_in_a_fresh_clone(tmp_path):
     flags = "LAB_FLAGS=--no-browser --allow-root --ServerApp.token= --port=18765 --ServerApp.port_retries=0"
     lab = subprocess.Popen(["make", "lab", flags], cwd=clone, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        assert _waits_for("http://127.0.0.1:18765/api/contents/notebooks/00_start_here.ipynb")
+        assert _waits_for("http://127.0.0.1:18765/api/contents/00_start_here.ipynb")
     finally:
         os.killpg(lab.pid, 15)
         lab.wait()
