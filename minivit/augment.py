@@ -55,7 +55,7 @@ class RandomResizedCrop(Operation):
 
     The box is sampled as torchvision does it: area uniform in ``area`` (a share of the image), ratio width/height
     log-uniform in ``ratio``, ten tries until the box fits, else the largest central box. SimCLR's official TF code
-    resizes bicubically and samples smaller boxes (`facts`: mean area 0.42 against 0.48 here at area 0.08–1).
+    resizes bicubically and samples smaller boxes (mean area 0.42 against 0.48 here, at area 0.08–1).
     """
 
     def __init__(self, size: int, *, area: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)):
