@@ -65,7 +65,7 @@ class Mutant:
 
 nt_xent = partial(test_losses.test_nt_xent_equals_the_loop, batch=11, dim=13, temperature=0.07)
 info_nce = partial(test_losses.test_info_nce_equals_the_loop, offset=3, more=1, batch=11, dim=13, temperature=0.07)
-crop = partial(test_augment.test_crop_equals_torchvision, 29, 41, 17)
+crop = partial(test_augment.test_crop_equals_torchvision, 29, 41, 17, "bilinear")
 vit_parity = test_models.test_vit_equals_torchvision
 jitter = test_augment.test_jitter_equals_torchvision_in_each_images_order
 simclr_parity = partial(test_methods.test_simclr_is_backbone_projector_and_loss, "resnet_pocket")
@@ -210,6 +210,33 @@ MUTANTS = {
         "2 * (pixels - 1) - source",
         "pixels - 1",
         partial(test_augment.test_blur_equals_torchvision, 31, 37, 3),
+    ),
+    "the bicubic kernel is OpenCV's": Mutant(
+        augment.geometry.cubic,
+        "(1.5 * distance - 2.5)",
+        "(1.25 * distance - 2.25)",
+        partial(test_augment.test_crop_equals_torchvision, 29, 41, 17, "bicubic"),
+    ),
+    "quarter turns go with the clock": Mutant(
+        augment.Rotation, "x.rot90(quarters,", "x.rot90(-quarters,", test_augment.test_rotation_equals_torchvision
+    ),
+    "the hole hangs from its centre": Mutant(
+        augment.Cutout, "- side // 2)", ")", partial(test_augment.test_cutout_equals_torchvision, 17, 23, 0.5)
+    ),
+    "solarize spares its threshold": Mutant(
+        augment.Solarize, "x >= self.threshold", "x > self.threshold", test_augment.test_solarize_equals_torchvision
+    ),
+    "Sobel's corners weigh as much as its middle": Mutant(
+        augment.Sobel, "rows = gray[..., :-2, :] + 2 *", "rows = gray[..., :-2, :] +", test_augment.test_sobel_equals_scipys
+    ),
+    "TensorFlow's first jitter multiplies its brightness": Mutant(
+        augment.ColorJitter, 'self.form == "tf_v1"', "False", test_augment.test_draws_are_uniform_where_they_should_be
+    ),
+    "the jitter forgets its form": Mutant(
+        augment.ColorJitter,
+        "*FORMS[self.form]",
+        '*FORMS["torchvision"]',
+        partial(test_augment.test_the_tensorflow_jitter_keeps_each_images_order, "tf_v2"),
     ),
     "a view does not normalise": Mutant(
         augment.View, "return (x - mean) / std", "return x", test_augment.test_normalisation_comes_last_and_can_be_undone
