@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from minivit import augment, distributed
-from minivit.augment import Recipe
+from minivit.augment import Recipe, View
 from minivit.datasets import ImageData, load_data
 from minivit.engine import fit
 from minivit.evaluate import judge, raw_pixels
@@ -87,13 +87,23 @@ class Preset:
 
 def final_figures(preset: Preset, method: Method, train: ImageData, test: ImageData, *, seed: int) -> tuple[dict[str, float], list[list[int]]]:
     """kNN and probe of the trained backbone, the same backbone before training and raw pixels, and chance; and the trained kNN's confusion matrix."""
-    device = next(method.parameters()).device
-    untrained = preset.build(len(train.classes), seed).backbone.to(device)
-    figures, confusions = {"chance": 1 / len(train.classes)}, {}
-    for prefix, fn in (("", method.backbone), ("random_", untrained), ("raw_", raw_pixels)):
-        scores, confusions[prefix] = judge(fn, train, test, transform=method.recipe.eval, device=device)
-        figures |= {prefix + name: round(value, 4) for name, value in scores.items()}
-    return figures, confusions[""]
+    options = {"transform": method.recipe.eval, "device": next(method.parameters()).device}
+    untrained = preset.build(len(train.classes), seed).backbone.to(options["device"])
+    trained, confusion = judge(method.backbone, train, test, **options)
+    judged = {"": trained, "random_": judge(untrained, train, test, **options)[0], "raw_": judge_raw_pixels(train, test, **options)}
+    figures = {prefix + name: round(value, 4) for prefix, scores in judged.items() for name, value in scores.items()}
+    return {"chance": 1 / len(train.classes), **figures}, confusion
+
+
+_judged: dict[tuple[str, ...], dict[str, float]] = {}
+
+
+def judge_raw_pixels(train: ImageData, test: ImageData, *, transform: View, device: torch.device) -> dict[str, float]:
+    """`judge` of the images themselves, once in a process for each data set and view: every run of a study asks for it."""
+    key = (train.checksum(), test.checksum(), repr(transform))
+    if key not in _judged:
+        _judged[key], _ = judge(raw_pixels, train, test, transform=transform, device=device)
+    return _judged[key]
 
 
 def train_and_judge(preset: Preset, *, seed: int = 0, folder: str | Path | None = None, **options: Any) -> tuple[Method, Run]:

@@ -2,18 +2,18 @@
 import json
 import time
 import tomllib
-import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partialmethod
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from minivit.presets import preset, train_and_judge
-from minivit.runs import environment, write_atomic
+from minivit.runs import Run, environment, write_atomic
 
 
 def read_study(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -59,6 +59,12 @@ def values(runs: list[dict[str, Any]], cell: str, figure: str) -> list[float]:
     return [run["final"][figure] for run in sorted(good, key=lambda run: run["seed"])]
 
 
+def last_figures(run: Run, count: int = 10) -> dict[str, float]:
+    """The mean of every logged training figure over the last steps: contrastive accuracy, spread, …"""
+    names = [name for name in run.metrics[0] if name not in ("step", "knn")]
+    return {name: round(mean(run.history(name)[1][-count:]), 4) for name in names}
+
+
 def _one_thread() -> None:
     torch.set_num_threads(1)
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # the sweep's own bar is enough
@@ -72,7 +78,7 @@ def _trial(cell: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
         _, run = train_and_judge(chosen, seed=seed)
         steps, losses = run.history("loss")
         curve = [round(loss, 4) for step, loss in zip(steps, losses, strict=True) if step % 10 == 0 or step == steps[-1]]
-        outcome = {"final": run.card["final"], "loss_every_10": curve, "data": run.config["data"]}
-    except Exception:
-        outcome = {"error": traceback.format_exc(limit=3)}
+        outcome = {"final": run.card["final"], "last_10": last_figures(run), "loss_every_10": curve, "data": run.config["data"]}
+    except Exception as error:
+        outcome = {"error": f"{type(error).__name__}: {error}"}
     return {"cell": cell, "seed": seed, **outcome, "seconds": round(time.perf_counter() - began, 1)}

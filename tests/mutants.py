@@ -273,8 +273,8 @@ MUTANTS = {
     ),
     "z is judged instead of h": Mutant(
         presets.final_figures,
-        '("", method.backbone)',
-        '("", lambda x: method.projector(method.backbone(x)))',
+        "judge(method.backbone,",
+        "judge(lambda x: method.projector(method.backbone(x)),",
         test_evaluate.test_evaluation_reads_the_feature_and_not_the_projection,
     ),
     "knn does not weight its votes": Mutant(

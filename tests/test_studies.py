@@ -1,0 +1,44 @@
+"""A study: every cell with every seed, once; what failed is recorded and tried again."""
+import json
+
+import pytest
+
+from minivit.studies import read_study, sweep, values
+
+PLAN = """
+question = "Does a sweep do what its plan says?"
+seeds = [3, 5]
+
+[cells.short]
+preset = "simclr/pocket"
+limit = 60
+steps = 3
+batch_size = 20
+warmup = 1
+
+[cells.broken]
+preset = "simclr/pocket"
+limit = 60
+steps = 3
+batch_size = 90
+"""
+
+
+def test_a_sweep_goes_on_where_it_stopped_and_records_failures(tmp_path):
+    (tmp_path / "study.toml").write_text(PLAN)
+    runs = sweep(tmp_path, workers=1)
+    assert read_study(tmp_path)[1] == runs
+    assert sorted((run["cell"], run["seed"]) for run in runs) == [("broken", 3), ("broken", 5), ("short", 3), ("short", 5)]
+    assert all(("error" in run) == (run["cell"] == "broken") for run in runs)
+    assert "batch_size=90: from 2 to the 60 images" in next(run["error"] for run in runs if "error" in run)
+    assert len(values(runs, "short", "knn")) == 2 and values(runs, "broken", "knn") == []
+    good = next(run for run in runs if run["cell"] == "short")
+    assert set(good["last_10"]) == {"loss", "accuracy", "z_spread"} and len(good["loss_every_10"]) == 2
+    assert json.loads((tmp_path / "card.json").read_text())["threads_per_run"] == 1
+    again = sweep(tmp_path, workers=1)
+    assert [run["cell"] for run in again[4:]] == ["broken", "broken"]  # only what had failed was tried again
+
+
+def test_reading_what_is_no_study(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a study"):
+        read_study(tmp_path)
