@@ -277,6 +277,18 @@ MUTANTS = {
         "judge(lambda x: method.projector(method.backbone(x)),",
         test_evaluate.test_evaluation_reads_the_feature_and_not_the_projection,
     ),
+    "the probe decays twice as fast": Mutant(
+        evaluate.linear_probe,
+        "l2 / 2 * weight",
+        "l2 * weight",
+        partial(test_evaluate.test_probe_equals_scikit_learns_logistic_regression, 1e-2),
+    ),
+    "the probe does not standardise": Mutant(
+        evaluate.linear_probe,
+        "(part.double() - mean) / std for",
+        "part.double() for",
+        partial(test_evaluate.test_probe_equals_scikit_learns_logistic_regression, 1.0),
+    ),
     "knn does not weight its votes": Mutant(
         evaluate.knn_predict,
         "((similarity - 1) / temperature).exp()",

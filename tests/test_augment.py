@@ -430,6 +430,33 @@ def test_recipes_are_the_papers():
     assert augment.simclr(32, form="tf_v2").operations[0].interpolation == "bicubic"
 
 
+def test_a_composition_augments_one_branch_only():
+    kinds = {
+        "crop": [RandomResizedCrop, HorizontalFlip], "cutout": [Cutout], "color": [ColorJitter, Grayscale], "sobel": [Sobel],
+        "noise": [GaussianNoise], "blur": [GaussianBlur], "rotate": [Rotation],
+    }  # fmt: skip
+    assert set(augment.COMPOSED) == set(kinds)
+    x = pictures(7, 17, 17)
+    for first in kinds:
+        assert [type(part) for part in augment.composition(17, first=first, second=first)[1].operations] == [CenterResize, *kinds[first]]
+        for second in set(kinds) - {first}:
+            plain, other = augment.composition(17, first=first, second=second, mean=MEAN, std=STD)
+            assert [type(part) for part in plain.operations] == [CenterResize]
+            assert_close(plain.unnormalise(plain(x, generator_of(0))), x, **CLOSE)
+            assert [type(part) for part in other.operations] == [CenterResize, *kinds[first], *kinds[second]]
+            assert not torch.allclose(other(x, generator_of(0)), plain(x, generator_of(0)), atol=0.1)
+    assert [type(part) for part in augment.composition(17, first="blur")[1].operations] == [CenterResize, GaussianBlur]
+    always = [augment.composition(17, first=name)[1].operations[1] for name in ("cutout", "sobel", "noise", "blur", "rotate")]
+    assert all(part.p == 1 for part in always) and always[3].radius == 1
+    assert strengths(augment.composition(17, first="color")[1].operations[1]) == (0.8, 0.8, 0.8, 0.2, 0.8)
+    assert augment.composition(17, first="sobel", second="crop", min_area=0.3)[1].operations[2].area == (0.3, 1.0)
+    assert augment.composition(13, first="rotate")[1](pictures(3, 29, 17), generator_of(0)).shape == (3, 3, 13, 13)
+    with pytest.raises(ValueError, match="first='colour': there are crop, cutout, color, sobel, noise, blur, rotate"):
+        augment.composition(17, first="colour")
+    with pytest.raises(ValueError, match="second='grey'"):
+        augment.composition(17, first="crop", second="grey")
+
+
 def test_normalisation_comes_last_and_can_be_undone():
     x = pictures(7, 17, 17)
     plain, normalised = augment.simclr(17, blur=True), augment.simclr(17, blur=True, mean=MEAN, std=STD)

@@ -38,12 +38,14 @@ def test_knn_by_hand():
     assert knn_accuracy(x, y, test, torch.tensor([0, 1, 1]), k=3) == pytest.approx(2 / 3)
 
 
-def test_probe_equals_scikit_learns_logistic_regression():
-    (x, y), (tx, ty) = blobs(331), blobs(157, seed=1)
+@pytest.mark.parametrize("l2", [1e-3, 1e-2, 1.0])
+def test_probe_equals_scikit_learns_logistic_regression(l2):
+    """Sixty training vectors against a thousand: every one of these decays gives another accuracy, so a wrong one shows."""
+    (x, y), (tx, ty) = blobs(60), blobs(997, seed=1)
     mean, std = x.double().mean(0), x.double().std(0)
-    theirs = LogisticRegression(C=1 / (1e-3 * len(x)), tol=1e-8, max_iter=5000)
+    theirs = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-8, max_iter=20_000)
     theirs.fit(((x - mean) / std).numpy(), y.numpy())
-    assert linear_probe(x, y, tx, ty) == pytest.approx(theirs.score(((tx - mean) / std).numpy(), ty.numpy()), abs=1e-6)
+    assert linear_probe(x, y, tx, ty, l2=l2) == pytest.approx(theirs.score(((tx - mean) / std).numpy(), ty.numpy()), abs=1e-6)
 
 
 class Net(nn.Module):

@@ -76,6 +76,18 @@ def test_the_photographs_beat_raw_pixels_clearly():
     assert card["final"]["knn"] >= card["final"]["raw_knn"] + 0.08
 
 
+def test_the_readmes_numbers_are_the_records():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    knn = final("house", "crop_and_colour", "knn")
+    raw, random = (final("house", "crop_and_colour", f"{name}_knn")[0] for name in ("raw", "random"))
+    assert f"names {knn[0]:.2f} of the test images rightly from its features ({mean(knn):.2f} ± {stdev(knn):.2f} over" in text
+    assert f"against {raw:.2f} from raw pixels, {random:.2f} from random weights and 0.10 by chance" in text
+    card = Run.load(PHOTOS).card
+    photos = card["final"]
+    assert f"kNN {photos['knn']:.2f}, against {photos['raw_knn']:.2f} for raw pixels, {photos['random_knn']:.2f} for random weights" in text
+    assert f"{card['train_seconds'] / 60:.0f} minutes of training" in text
+
+
 @pytest.mark.slow
 def test_the_photographs_replay():
     images = os.environ.get("MINIVIT_CIFAR10", "")
