@@ -179,7 +179,7 @@ def demo(out: Path = Path("demo.png"), steps: int | None = None, seed: int = 0) 
 
     Args:
         out: The picture.
-        steps: Steps in place of the preset's 550.
+        steps: Steps in place of the preset's 1,000.
         seed: Decides weights, order and augmentations.
     """
     from minivit.course.demo import run_demo

@@ -12,10 +12,10 @@ from minivit import augment, distributed
 from minivit.augment import Recipe, View
 from minivit.datasets import ImageData, load_data
 from minivit.engine import fit
-from minivit.evaluate import judge, raw_pixels
+from minivit.evaluate import evaluating, extract_features, judge, raw_pixels
 from minivit.layers.heads import projector
 from minivit.layers.norm import set_batch_norm
-from minivit.methods import METHODS, Method
+from minivit.methods import METHODS, Method, Supervised
 from minivit.models import create_model
 from minivit.runs import Run
 
@@ -86,12 +86,17 @@ class Preset:
 
 
 def final_figures(preset: Preset, method: Method, train: ImageData, test: ImageData, *, seed: int) -> tuple[dict[str, float], list[list[int]]]:
-    """kNN and probe of the trained backbone, the same backbone before training and raw pixels, and chance; and the trained kNN's confusion matrix."""
+    """kNN and probe of the trained backbone, the same backbone before training and raw pixels, chance, and a classifier's
+    own test accuracy where there is one; and the trained kNN's confusion matrix."""
     options = {"transform": method.recipe.eval, "device": next(method.parameters()).device}
     untrained = preset.build(len(train.classes), seed).backbone.to(options["device"])
     trained, confusion = judge(method.backbone, train, test, **options)
     judged = {"": trained, "random_": judge(untrained, train, test, **options)[0], "raw_": judge_raw_pixels(train, test, **options)}
     figures = {prefix + name: round(value, 4) for prefix, scores in judged.items() for name, value in scores.items()}
+    if isinstance(method, Supervised):  # its own answers, too
+        with evaluating(method):
+            logits, labels = extract_features(lambda x: method.classifier(method.backbone(x)), test, **options)
+        figures["accuracy"] = round((logits.argmax(1) == labels).float().mean().item(), 4)
     return {"chance": 1 / len(train.classes), **figures}, confusion
 
 
@@ -120,18 +125,24 @@ def train_and_judge(preset: Preset, *, seed: int = 0, folder: str | Path | None 
 
 
 POCKET = Preset(
-    method="simclr", model="vit_pocket_conv8", data="shapes", image_size=32, steps=550, batch_size=160, lr=3e-3, warmup=20,
-    view_args={"strength": 0.8, "min_area": 0.4}, method_args={"temperature": 0.2}, head_args={"hidden_dim": 256, "out_dim": 64},
+    method="simclr", model="vit_pocket_conv8", data="shapes", image_size=32, steps=1000, batch_size=160, lr=3e-3, warmup=20,
+    view_args={"strength": 0.8, "min_area": 0.5}, method_args={"temperature": 0.2}, head_args={"hidden_dim": 256, "out_dim": 64},
 )  # fmt: skip
+LABELS = replace(POCKET, method="supervised", view="evaluation", view_args={}, steps=250, batch_size=128, method_args={}, head_args={})
 CIFAR = replace(POCKET, data="cifar10", batch_size=256, view_args={"strength": 0.5, "min_area": 0.2})
 
 PRESETS = {
     "simclr/pocket": POCKET,
     # The live run of chapter 00: 250 steps fit into a minute on one thread.
     "simclr/pocket_live": replace(POCKET, steps=250),
-    "supervised/pocket": replace(POCKET, method="supervised", view="supervised", view_args={"min_area": 0.4}, method_args={}, head_args={}),
-    # Ten minutes on two cores.
-    "simclr/cifar10_cpu": replace(CIFAR, steps=1000, lr=1.5e-3, warmup=50, model_args={"dim": 96, "depth": 4, "heads": 3}),
+    # Chapter 02 trains two of these, one after the other.
+    "simclr/pocket_short": replace(POCKET, steps=120),
+    "supervised/pocket": replace(POCKET, method="supervised", view="supervised", view_args={"min_area": 0.5}, method_args={}, head_args={}),
+    # The live runs of chapter 01: labels, every image as it is; pocket-c, and the net of 64 tokens whose attention has something to show.
+    "supervised/pocket_live": LABELS,
+    "supervised/pocket_patch4": replace(LABELS, model="vit_pocket_patch4", model_args={"positions": "sincos"}, steps=120),
+    # About twelve minutes on two cores.
+    "simclr/cifar10_cpu": replace(CIFAR, steps=3500, batch_size=128, lr=1.5e-3, warmup=50, model_args={"dim": 96, "depth": 4, "heads": 3}),
     # One GPU: the official CIFAR-10 net and augmentation; AdamW in place of LARS.
     "simclr/cifar10": replace(
         CIFAR, model="resnet18", model_args={"stem": "cifar"}, steps=None, epochs=200, batch_size=512, lr=1e-3, warmup=970,

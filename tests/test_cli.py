@@ -73,11 +73,12 @@ def test_claims_prints_the_ledger():
     assert result.returncode == 0 and "simclr-1" in result.stdout and "full: not run" in result.stdout
 
 
-def test_figures_writes_slides(tmp_path):
-    result = cli("figures", "00", "--out", str(tmp_path))
+@pytest.mark.parametrize(("chapter", "name", "words"), [("00", "00_neighbours", "nearest neighbours"), ("01", "01_shuffled", "patches shuffled")])
+def test_figures_writes_slides(tmp_path, chapter, name, words):
+    result = cli("figures", chapter, "--out", str(tmp_path))
     assert result.returncode == 0, result.stderr
-    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".svg", ".pdf", ".txt"}
-    assert "nearest neighbours" in (tmp_path / "00_neighbours.txt").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {name + suffix for suffix in (".png", ".svg", ".pdf", ".txt")}
+    assert words in (tmp_path / f"{name}.txt").read_text()
 
 
 def test_the_readmes_python_runs():

@@ -20,9 +20,11 @@ from minivit.augment.colour import (
 from minivit.augment.filters import GaussianBlur, GaussianNoise, Sobel, blur_weights
 from minivit.augment.geometry import CenterResize, Cutout, HorizontalFlip, RandomResizedCrop, Rotation, resize_weights
 from minivit.augment.recipes import (
+    COMPOSED,
     IMAGENET_MEAN,
     IMAGENET_STD,
     byol,
+    composition,
     evaluation,
     moco_v1,
     moco_v2,

@@ -48,7 +48,7 @@ class ColorJitter(Operation):
 
 def blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     """``factor·x + (1 − factor)·other``, clipped to [0, 1]."""
-    return torch.lerp(other, x, factor[:, None, None, None]).clamp(0, 1)
+    return torch.lerp(other, x, factor[:, None, None, None]).clamp_(0, 1)
 
 
 def grayscale(x: Images) -> Float[Tensor, "batch 1 height width"]:
@@ -57,7 +57,7 @@ def grayscale(x: Images) -> Float[Tensor, "batch 1 height width"]:
 
 
 def adjust_brightness(x: Images, factor: Tensor) -> Images:
-    return (x * factor[:, None, None, None]).clamp(0, 1)
+    return (x * factor[:, None, None, None]).clamp_(0, 1)
 
 
 def adjust_contrast(x: Images, factor: Tensor) -> Images:
@@ -79,8 +79,9 @@ def adjust_hue(x: Images, shift: Tensor) -> Images:
     span = torch.where(chroma == 0, 1, chroma)[:, 0]
     sector = torch.where(top == r, (g - b) / span, torch.where(top == g, 2 + (b - r) / span, 4 + (r - g) / span))
     sector = sector + 6 * shift[:, None, None]
-    k = (torch.tensor([5.0, 3.0, 1.0], device=x.device)[:, None, None] + sector[:, None]) % 6  # red, green, blue
-    return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+    k = torch.tensor([5.0, 3.0, 1.0], device=x.device)[:, None, None] + sector[:, None]  # red, green, blue
+    k -= (k / 6).floor_().mul_(6)  # k % 6, many times faster on a CPU; in place, as fresh memory is what costs most there
+    return value - torch.minimum(k, 4 - k).clamp_(0, 1).mul_(chroma)
 
 
 def add_brightness(x: Images, shift: Tensor) -> Images:

@@ -97,10 +97,11 @@ def resize_weights(
     support = scale.clamp(min=1)
     centre = (torch.arange(size, dtype=torch.float64) + 0.5) * scale[:, None] + start[:, None]
     source = torch.arange(pixels, dtype=torch.float64) + 0.5
-    weight = KERNELS[interpolation]((source - centre[:, :, None]).abs() / support[:, None, None])
+    distance = (source - centre[:, :, None]).float().abs_()  # float64 up to here: positions are large, distances small
+    weight = KERNELS[interpolation](distance / support[:, None, None].float())
     in_box = (source > start[:, None]) & (source < (start + length)[:, None])
     weight = weight * in_box[:, None, :]
-    return (weight / weight.sum(-1, keepdim=True)).float()
+    return weight / weight.sum(-1, keepdim=True)
 
 
 def separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -4,12 +4,12 @@ Every recipe takes ``mean`` and ``std``, the normalisation at its end; where a p
 means: above 32 pixels only. Blur kernels are a tenth of the image wide (23 taps at 224), as in SimCLR and BYOL; MoCo's and
 SwAV's code blurs with Pillow, whose kernel is as wide as σ needs.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from minivit.augment.base import Operation, View
 from minivit.augment.colour import ColorJitter, Grayscale, Solarize
-from minivit.augment.filters import GaussianBlur
-from minivit.augment.geometry import CenterResize, HorizontalFlip, RandomResizedCrop
+from minivit.augment.filters import GaussianBlur, GaussianNoise, Sobel
+from minivit.augment.geometry import CenterResize, Cutout, HorizontalFlip, RandomResizedCrop, Rotation
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Numbers = Sequence[float] | None
@@ -118,6 +118,37 @@ def swav(
     if small_size is None:
         return (view(size, (0.08, 1.0)),) * 2
     return (view(size, (0.14, 1.0)),) * 2 + (view(small_size, (0.05, 0.14)),) * small_views
+
+
+COMPOSED: dict[str, Callable[[int, float], tuple[Operation, ...]]] = {  # of the image's side and the crop's smallest area
+    "crop": lambda size, min_area: (RandomResizedCrop(size, area=(min_area, 1.0)), HorizontalFlip()),
+    "cutout": lambda size, min_area: (Cutout(),),
+    "color": lambda size, min_area: (ColorJitter(0.8, 0.8, 0.8, 0.2), Grayscale()),
+    "sobel": lambda size, min_area: (Sobel(),),
+    "noise": lambda size, min_area: (GaussianNoise(),),
+    "blur": lambda size, min_area: tuple(_blur(size, True, 1.0)),
+    "rotate": lambda size, min_area: (Rotation(1.0),),
+}
+
+
+def composition(
+    size: int, *, first: str, second: str | None = None, min_area: float = 0.08, mean: Numbers = None, std: Numbers = None
+) -> tuple[View, View]:
+    """SimCLR's comparison of operations: the plain image, and the image after ``first``, then after ``second`` if that is another.
+
+    The names are those of `COMPOSED`: crop (with flip), cutout (half the side, gray), color (jitter at strength 1 with p 0.8, then
+    grayscale with p 0.2), sobel, noise (σ up to 0.2), blur (σ up to 2 pixels; at 32 pixels the kernel has 3 taps) and rotate
+    (90°, 180° or 270°); all but color are always applied. As in the paper only one branch is augmented, which lowers all
+    accuracies. There both branches first share a random crop and resize, as ImageNet's images differ in size; here both get
+    the central square. Strengths that the paper does not give are ours. Raises ValueError for an unknown name.
+    Source: Chen et al. 2020, §3.1 and fig. 5.
+    """
+    for argument, name in (("first", first), ("second", second)):
+        if name not in COMPOSED and not (argument == "second" and name is None):
+            raise ValueError(f"{argument}={name!r}: there are {', '.join(COMPOSED)}.")
+    names = (first,) if second in (None, first) else (first, second)
+    operations = [operation for name in names for operation in COMPOSED[name](size, min_area)]
+    return View(CenterResize(size), mean=mean, std=std), View(CenterResize(size), *operations, mean=mean, std=std)
 
 
 def _blur(size: int, blur: bool | None, p: float) -> list[Operation]:

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from minivit.augment import generator_of
 from minivit.course.claims import ROOT
-from minivit.course.plots import ch00
+from minivit.course.plots import ch00, ch01
 from minivit.course.plots.style import save_slide, use_style
 from minivit.datasets import load_data
 from minivit.evaluate import extract_features, raw_pixels
@@ -14,7 +15,7 @@ from minivit.presets import preset
 from minivit.runs import write_atomic
 
 STORED = Path("data/runs/chapter_00/neighbours.json")
-QUERY = 980  # a disc
+QUERY = 660  # a disc
 
 
 def record_00(root: Path = ROOT) -> None:
@@ -39,7 +40,37 @@ def chapter_00(root: Path) -> tuple[Figure, str]:
     return figure, ch00.neighbours_alt(train, test, stored["query"], found)
 
 
-FIGURES = {"00": ("00_neighbours", chapter_00, record_00)}
+SHUFFLED = Path("data/runs/chapter_01/shuffled.json")
+STRIPES = 916  # a picture whose shuffle shows the effect well
+
+
+def record_01(root: Path = ROOT) -> None:
+    """Train chapter 01's two networks of 64 tokens, and store what each says to a picture and to its shuffle."""
+    torch.set_num_threads(1)
+    order = torch.randperm(64, generator=generator_of("order of 64"))
+    answers = {}
+    for name, positions in (("without positions", "none"), ("with positions", "sincos")):
+        experiment = preset("supervised/pocket_patch4", model_args={"positions": positions})
+        train, test = experiment.load()
+        method, _ = experiment.fit(train, seed=0)
+        picture = test.images[STRIPES : STRIPES + 1]
+        with torch.no_grad():
+            both = torch.cat([picture, ch01.shuffle(picture, order)]).float() / 255
+            logits = method.classifier(method.backbone(method.recipe.eval(both)))
+        answers[name] = [[round(p, 4) for p in row] for row in logits.softmax(1).tolist()]
+    stored = {"picture": STRIPES, "order": order.tolist(), "answers": answers}
+    write_atomic(root / SHUFFLED, (json.dumps(stored) + "\n").encode())
+
+
+def chapter_01(root: Path) -> tuple[Figure, str]:
+    stored, test = json.loads((root / SHUFFLED).read_text()), load_data("shapes", "test")
+    picture = test.images[stored["picture"]][None]
+    answers = {name: tuple(torch.tensor(row) for row in rows) for name, rows in stored["answers"].items()}
+    figure = ch01.says(picture[0], ch01.shuffle(picture, torch.tensor(stored["order"]))[0], answers, test.classes)
+    return figure, ch01.says_alt(answers, test.classes)
+
+
+FIGURES = {"00": ("00_neighbours", chapter_00, record_00), "01": ("01_shuffled", chapter_01, record_01)}
 
 
 def write(chapter: str, out: Path, *, record: bool = False, root: Path = ROOT) -> list[Path]:
