@@ -66,7 +66,7 @@ def test_simclr_has_the_papers_head_and_recipe():
     assert [tuple(m.weight.shape) for m in method.projector if isinstance(m, nn.Linear)] == [(64, 64), (128, 64)]
     assert method.temperature == 0.5
     assert method.recipe.views[0] is method.recipe.views[1]
-    assert "ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=0.8)" in repr(method.recipe.views[0])
+    assert "ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=0.8, form=torchvision)" in repr(method.recipe.views[0])
 
 
 def test_simclr_landmark_is_chance():
