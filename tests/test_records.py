@@ -121,7 +121,26 @@ LIVE = {
         "accuracy with positions": figure("patch4", "accuracy"),
         "accuracy without positions": figure("patch4_no_positions", "accuracy"),
     }),
+    "02_augmentations": ("chapter_02", {
+        "kNN of raw pixels": figure("crop_only", "raw_knn"),
+        "kNN of random weights": figure("crop_only", "random_knn"),
+        "crop only: pretext accuracy": figure("crop_only", "accuracy", "last_10"),
+        "crop only: kNN": figure("crop_only", "knn"),
+        "crop and colour: pretext accuracy": figure("crop_and_colour", "accuracy", "last_10"),
+        "crop and colour: kNN": figure("crop_and_colour", "knn"),
+        "gap in kNN": lambda runs: runs["crop_and_colour"]["final"]["knn"] - runs["crop_only"]["final"]["knn"],
+    }),
 }  # fmt: skip
+
+
+# Nothing is trained behind these: their spread over other draws was measured by hand and is far inside their edges.
+DRAWN = {
+    "mean share of the picture",
+    "shapes, crop only: partner found",
+    "shapes, crop and colour: partner found",
+    "pieces of photographs, crop only: partner found",
+    "pieces of photographs, crop and colour: partner found",
+}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -131,7 +150,7 @@ def test_bands_lie_three_deviations_away(path):
     for run in read_study(RUNS / study)[1]:
         by_seed.setdefault(run["seed"], {})[run["cell"]] = run
     assert len(by_seed) >= 5
-    found = bands(path)
+    found = [band for band in bands(path) if band[0] not in DRAWN]
     assert {name for name, _, _ in found} == set(measured)
     for name, low, high in found:
         seen = [measured[name](runs) for runs in by_seed.values()]

@@ -1,18 +1,22 @@
 """Signature figures for slides, each a pure function of stored data."""
 import json
+from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 import torch
 from matplotlib.figure import Figure
 
 from minivit.augment import generator_of
 from minivit.course.claims import ROOT
-from minivit.course.plots import ch00, ch01
+from minivit.course.plots import ch00, ch01, ch02
 from minivit.course.plots.style import save_slide, use_style
 from minivit.datasets import load_data
+from minivit.engine import batch_ids, make_batch
 from minivit.evaluate import extract_features, raw_pixels
 from minivit.presets import preset
 from minivit.runs import write_atomic
+from minivit.studies import read_study, values
 
 STORED = Path("data/runs/chapter_00/neighbours.json")
 QUERY = 660  # a disc
@@ -70,7 +74,43 @@ def chapter_01(root: Path) -> tuple[Figure, str]:
     return figure, ch01.says_alt(answers, test.classes)
 
 
-FIGURES = {"00": ("00_neighbours", chapter_00, record_00), "01": ("01_shuffled", chapter_01, record_01)}
+ARROWS = Path("data/runs/chapter_02/starts.json")
+
+
+def record_02(root: Path = ROOT) -> None:
+    """Store how well the untrained network solves the two puzzles of chapter 02, on the first batch of the run."""
+    starts = {}
+    for recipe, cell in (("crop only", {"strength": 0.0}), ("crop and colour", {})):
+        experiment = preset("simclr/pocket")
+        experiment = replace(experiment, view_args=experiment.view_args | cell)
+        train, _ = experiment.load()
+        method = experiment.build(len(train.classes), seed=0).train()
+        ids = batch_ids(len(train), experiment.batch_size, seed=0, step=0)
+        _, figures = method(make_batch(train, method.recipe, ids, seed=0, step=0, device=torch.device("cpu")), 0.0)
+        starts[recipe] = round(figures["accuracy"].item(), 4)
+    write_atomic(root / ARROWS, (json.dumps(starts) + "\n").encode())
+
+
+def chapter_02(root: Path) -> tuple[Figure, str]:
+    _, runs = read_study(root / "data/runs/house")
+    before = mean(values(runs, "crop_only", "random_knn"))
+    starts = {recipe: (pretext, before) for recipe, pretext in json.loads((root / ARROWS).read_text()).items()}
+    ends = {}
+    for recipe, cell in (("crop only", "crop_only"), ("crop and colour", "crop_and_colour")):
+        pretext = mean(run["last_10"]["accuracy"] for run in runs if run["cell"] == cell)
+        ends[recipe] = (pretext, mean(values(runs, cell, "knn")))
+    lines = {"chance": 0.1, "random weights": before, "raw pixels": mean(values(runs, "crop_only", "raw_knn"))}
+    figure = ch02.usefulness(starts, {"1,000 steps": ends}, lines)
+    shown = "; ".join(f"{recipe}: pretext accuracy {x:.2f}, kNN {y:.2f}" for recipe, (x, y) in ends.items())
+    alt = "Pretext accuracy against kNN accuracy, with arrows from random weights to the trained networks."
+    return figure, f"{alt} {shown}; raw pixels: kNN {lines['raw pixels']:.2f}."
+
+
+FIGURES = {
+    "00": ("00_neighbours", chapter_00, record_00),
+    "01": ("01_shuffled", chapter_01, record_01),
+    "02": ("02_usefulness", chapter_02, record_02),
+}
 
 
 def write(chapter: str, out: Path, *, record: bool = False, root: Path = ROOT) -> list[Path]:

@@ -88,8 +88,8 @@ def attention(rows: Sequence[tuple[Tensor, tuple[int, int], Mapping[str, Tensor]
         draw_image(line[0], image, "query" if number == 0 else "")
         mark(line[0], query, patch)
         for ax, (name, weights) in zip(line[1:], maps.items(), strict=True):
-            ax.imshow(image.float().mean(0), cmap="gray")
-            ax.imshow(weights.repeat_interleave(patch, 0).repeat_interleave(patch, 1), cmap="viridis", alpha=0.75, vmin=0)
+            ax.imshow(image.float().mean(0).numpy(), cmap="gray")
+            ax.imshow(weights.repeat_interleave(patch, 0).repeat_interleave(patch, 1).numpy(), cmap="viridis", alpha=0.75, vmin=0)
             mark(ax, query, patch)
             ax.set(xticks=[], yticks=[], xlabel=f"up to {weights.max():.2f}")
             ax.set_title(name if number == 0 else "", fontsize=11)
@@ -102,12 +102,12 @@ def position_maps(code: Tensor, grid: tuple[int, int], at: Sequence[tuple[int, i
     """The code as a table, and for some tokens the cosine of their code with that of every other token, on the grid."""
     rows, columns = grid
     figure, axes = plt.subplots(1, 1 + len(at), figsize=(3.4 + 2.1 * len(at), 3), width_ratios=[1.5] + [1] * len(at))
-    axes[0].imshow(code.T, aspect="auto", cmap="PuOr", vmin=-1, vmax=1)
+    axes[0].imshow(code.T.numpy(), aspect="auto", cmap="PuOr", vmin=-1, vmax=1)
     axes[0].set(xlabel="token (row by row)", ylabel="channel", title=title)
     unit = F.normalize(code, dim=1)
     cosines = (unit @ unit.T).view(rows, columns, rows, columns)
     for ax, (row, col) in zip(axes[1:], at, strict=True):
-        drawn = ax.imshow(cosines[row, col], cmap="viridis", vmin=float(cosines.min()), vmax=1)
+        drawn = ax.imshow(cosines[row, col].numpy(), cmap="viridis", vmin=float(cosines.min()), vmax=1)
         mark(ax, (row, col), 1)
         ax.set(xticks=[], yticks=[], title=f"row {row}, column {col}")
     figure.colorbar(drawn, ax=axes[-1], shrink=0.7, label="cosine")

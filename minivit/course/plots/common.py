@@ -2,6 +2,7 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from einops import rearrange
 from matplotlib.axes import Axes
@@ -11,9 +12,9 @@ from torch import Tensor
 from minivit.course.plots.style import BASELINES, BLUE, GREEN, GREY, PURPLE
 
 
-def picture_of(image: Tensor) -> Tensor:
+def picture_of(image: Tensor) -> np.ndarray:
     """``(3, H, W)`` uint8, or float in [0, 1], to the ``(H, W, 3)`` that matplotlib draws."""
-    return rearrange(image.float() / 255 if image.dtype == torch.uint8 else image.clamp(0, 1), "c h w -> h w c")
+    return rearrange(image.float() / 255 if image.dtype == torch.uint8 else image.clamp(0, 1), "c h w -> h w c").numpy()
 
 
 def draw_image(axes: Axes, image: Tensor, title: str = "", colour: str | None = None) -> None:
