@@ -102,6 +102,8 @@ class Run:
         last = sum(losses[-10:]) / len(losses[-10:])
         if chance is None:
             return f"The loss went from {losses[0]:.2f} to {last:.2f}; this method has no chance level to compare with."
+        if len(losses) < 20:
+            return f"Too early to say after {len(losses)} steps: the loss is {last:.2f}, its chance level {chance:.2f}."
         share = last / chance
         _, spreads = self.history("z_spread")
         if spreads and spreads[-1] < 0.3:

@@ -225,3 +225,21 @@ def test_half_precision_leaves_the_loss_in_float32():
         assert method.backbone(batch.views[0]).dtype in (torch.bfloat16, torch.float32)
         loss, _ = method(batch, 0.0)
     assert loss.dtype == torch.float32 and loss.isfinite()
+
+
+@pytest.mark.parametrize(
+    ("losses", "spread", "landmarks", "expected"),
+    [
+        ([], 1.0, {"chance": 4.0}, "Nothing has been logged"),
+        ([4.1] * 19, 1.0, {"chance": 4.0}, "Too early to say after 19 steps"),
+        ([4.1] * 20, 1.0, {}, "no chance level"),
+        ([4.1] * 20, 1.0, {"chance": 4.0}, "Not learning: the loss is still 4.10, at its chance level of 4.00"),
+        ([4.1] * 20 + [2.0] * 10, 1.0, {"chance": 4.0}, "Normal: the loss fell from 4.10 (chance 4.00) to 2.00, 50% of chance"),
+        ([4.1] * 20 + [2.0] * 10, 0.1, {"chance": 4.0}, "Collapsing"),
+    ],
+)
+def test_diagnose_says_in_a_sentence_how_a_run_goes(losses, spread, landmarks, expected):
+    run = Run(config={"landmarks": landmarks})
+    for step, loss in enumerate(losses):
+        run.log(step, loss=loss, z_spread=spread)
+    assert expected in run.diagnose()
