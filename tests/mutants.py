@@ -180,6 +180,27 @@ MUTANTS = {
         'torch.cat([x, repeat(self.cls_token, "1 1 d -> b 1 d", b=len(x))], dim=1)',
         vit_parity,
     ),
+    "sin-cos positions are not added": Mutant(
+        position.SinCosPositions, "return x + code", "return x", test_models.test_permuted_patches_give_the_same_feature_without_positions_only
+    ),
+    "learned positions are not added": Mutant(
+        position.LearnedPositions,
+        "return x + (self.table if grid == self.grid else self.resampled(grid))",
+        "return x",
+        test_models.test_permuted_patches_give_the_same_feature_without_positions_only,
+    ),
+    "no positions still know the order": Mutant(
+        position.NoPositions,
+        "return x",
+        "return x.cumsum(1)",
+        test_models.test_permuted_patches_give_the_same_feature_without_positions_only,
+    ),
+    "the fused path forgets its scale": Mutant(
+        attention.Attention,
+        "F.scaled_dot_product_attention(q, k, v)",
+        "F.scaled_dot_product_attention(q, k, v, scale=1.0)",
+        test_layers.test_attention_equals_pytorch,
+    ),
     "the ViT's final norm is missing": Mutant(vit.ViT, "return self.norm(x)", "return x", vit_parity),
     # augmentations
     "jitter leaves the hue alone": Mutant(augment.ColorJitter, "adjust_hue)", "lambda x, shift: x)", jitter),
