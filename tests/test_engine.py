@@ -1,12 +1,11 @@
 """The training loop: repeatable, resumable after any interruption, honest about what went wrong."""
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import children
 import pytest
 import torch
 
@@ -161,61 +160,55 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
         fit(tiny(), DATA, **settings(steps=2, lr=2e-3), folder=tmp_path)
 
 
-SCRIPT = """
-import sys
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, {tests!r})
+TRAIN = """
 from test_engine import DATA, fit, settings, tiny
-method = tiny()
-fit(method, DATA, **settings(steps=int(sys.argv[2])), folder=sys.argv[1], checkpoint_every=int(sys.argv[3]))
-torch.save(method.state_dict(), sys.argv[1] + "/final.bin")
+fit(tiny(seed=9), DATA, **settings(steps={steps}), folder={folder!r}, checkpoint_every=7)
 """
-
-
-def start(folder: Path, steps: int, every: int, **options) -> subprocess.Popen:
-    code = SCRIPT.format(tests=str(Path(__file__).parent))
-    environment = {**os.environ, "TQDM_DISABLE": "1"}
-    return subprocess.Popen([sys.executable, "-c", code, str(folder), str(steps), str(every)], env=environment, **options)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_a_run_ends_with_the_same_weights(tmp_path, kills):
-    steps, chance = 40 * kills, random.Random(kills)
-    assert start(tmp_path / "whole", steps, 7).wait() == 0
-    folder, done = tmp_path / "killed", 0
-    while done < kills:
-        process = start(folder, steps, 7)
-        before = {p.name for p in checkpoints(folder)} if folder.is_dir() else set()
-        while process.poll() is None and not {p.name for p in checkpoints(folder)} - before:  # it is training by now
+    steps, chance, whole = 60 * kills, random.Random(kills), tiny(seed=9)
+    run = fit(whole, DATA, **settings(steps=steps), folder=tmp_path / "whole", checkpoint_every=7)
+    pace = run.card["train_seconds"] / steps
+    folder = tmp_path / "killed"
+    train = partial(children.start, TRAIN.format(steps=steps, folder=str(folder)))
+    for _ in range(kills):
+        before = {p.name for p in checkpoints(folder)}
+        process = train()
+        while process.is_alive() and not {p.name for p in checkpoints(folder)} - before:  # it is training by now
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.4))
-        assert process.poll() is None, "finished before it could be killed: train for longer"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        done += 1
-    assert start(folder, steps, 7).wait() == 0
-    finals = [torch.load(tmp_path / name / "final.bin", weights_only=True) for name in ("whole", "killed")]
-    assert same(*finals)
+        time.sleep(chance.uniform(0, 3 * 7 * pace))  # anywhere in the next three rounds of checkpoints
+        assert process.is_alive(), "finished before it could be killed: train for longer"
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    process = train()
+    process.join()
+    assert process.exitcode == 0
+    assert same(weights(whole), load_checkpoint(checkpoints(folder)[-1])["method"])
+    assert Run.load(folder).metrics == run.metrics
     assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (folder / "metrics.jsonl").read_text()
 
 
 def test_a_full_disk_gives_a_clear_error_and_keeps_the_last_checkpoint(tmp_path):
     resource = pytest.importorskip("resource")
-    fit(tiny(), DATA, **settings(steps=40), folder=tmp_path, checkpoint_every=5, stop_after=6)
+    whole, rest = tiny(), tiny(seed=9)
+    fit(whole, DATA, **settings())
+    fit(tiny(), DATA, **settings(), folder=tmp_path, checkpoint_every=5, stop_after=6)
     (good,) = checkpoints(tmp_path)
-
-    def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (good.stat().st_size // 2,) * 2)
-
-    process = start(tmp_path, 40, 5, preexec_fn=small_files, stderr=subprocess.PIPE, text=True)
-    message = process.communicate()[1]
-    assert process.returncode != 0
-    assert "could not write" in message and "free some space and run again" in message
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (good.stat().st_size // 2, before[1]))  # no file may grow larger
+    try:
+        with pytest.raises(OSError, match=r"could not write .*step-00000010\.pt.*free some space and run again"):
+            fit(tiny(), DATA, **settings(), folder=tmp_path, checkpoint_every=5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert checkpoints(tmp_path) == [good] and load_checkpoint(good)["step"] == 5
     assert not list(tmp_path.glob("*.tmp"))
-    assert start(tmp_path, 40, 5).wait() == 0  # with room again it goes on
+    fit(rest, DATA, **settings(), folder=tmp_path, checkpoint_every=5)  # with room again it goes on
+    assert same(weights(whole), weights(rest))
 
 
 def test_half_precision_leaves_the_loss_in_float32():
