@@ -2,7 +2,6 @@
 import random
 import signal
 import time
-from functools import partial
 from pathlib import Path
 
 import children
@@ -162,21 +161,25 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
 
 TRAIN = """
 from test_engine import DATA, fit, settings, tiny
-fit(tiny(seed=9), DATA, **settings(steps={steps}), folder={folder!r}, checkpoint_every=7)
+fit(tiny(seed={seed}), DATA, **settings(steps={steps}), folder={folder!r}, checkpoint_every=7)
 """
+
+
+def start(folder: Path, steps: int, *, seed: int) -> children.BaseProcess:
+    """Begin or go on with a training run in a process of its own, with weights of that seed if it has none to take up."""
+    return children.start(TRAIN.format(seed=seed, steps=steps, folder=str(folder)))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_a_run_ends_with_the_same_weights(tmp_path, kills):
-    steps, chance, whole = 60 * kills, random.Random(kills), tiny(seed=9)
+    steps, chance, whole = 60 * kills, random.Random(kills), tiny(seed=0)
     run = fit(whole, DATA, **settings(steps=steps), folder=tmp_path / "whole", checkpoint_every=7)
     pace = run.card["train_seconds"] / steps
     folder = tmp_path / "killed"
-    train = partial(children.start, TRAIN.format(steps=steps, folder=str(folder)))
-    for _ in range(kills):
+    for kill in range(kills):
         before = {p.name for p in checkpoints(folder)}
-        process = train()
+        process = start(folder, steps, seed=kill)  # only the first begins as `whole` did: the others must take up its weights
         while process.is_alive() and not {p.name for p in checkpoints(folder)} - before:  # it is training by now
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 3 * 7 * pace))  # anywhere in the next three rounds of checkpoints
@@ -184,7 +187,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_weights(tmp_path, kil
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-    process = train()
+    process = start(folder, steps, seed=kills)
     process.join()
     assert process.exitcode == 0
     assert same(weights(whole), load_checkpoint(checkpoints(folder)[-1])["method"])
