@@ -2,6 +2,7 @@
 import random
 import signal
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import children
@@ -11,7 +12,7 @@ import torch
 from minivit import DenseKNN, Supervised, create_model, fit, load_data, preset
 from minivit.augment import Recipe, evaluation, supervised
 from minivit.engine import batch_ids, make_batch
-from minivit.runs import Run, checkpoints, load_checkpoint
+from minivit.runs import Run, checkpoints, load_checkpoint, write_atomic
 
 DATA = load_data("shapes", limit=130)
 
@@ -195,23 +196,38 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_weights(tmp_path, kil
     assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (folder / "metrics.jsonl").read_text()
 
 
-def test_a_full_disk_gives_a_clear_error_and_keeps_the_last_checkpoint(tmp_path):
+@contextmanager
+def no_file_larger_than(size: int):
+    """As on a full disk, writing fails inside."""
     resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_gives_a_clear_error_and_keeps_the_last_checkpoint(tmp_path):
     whole, rest = tiny(), tiny(seed=9)
     fit(whole, DATA, **settings())
     fit(tiny(), DATA, **settings(), folder=tmp_path, checkpoint_every=5, stop_after=6)
     (good,) = checkpoints(tmp_path)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (good.stat().st_size // 2, before[1]))  # no file may grow larger
-    try:
-        with pytest.raises(OSError, match=r"could not write .*step-00000010\.pt.*free some space and run again"):
-            fit(tiny(), DATA, **settings(), folder=tmp_path, checkpoint_every=5)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    message = r"could not write .*step-00000010\.pt.*free some space and run again"
+    with no_file_larger_than(good.stat().st_size // 2), pytest.raises(OSError, match=message):
+        fit(tiny(), DATA, **settings(), folder=tmp_path, checkpoint_every=5)
     assert checkpoints(tmp_path) == [good] and load_checkpoint(good)["step"] == 5
     assert not list(tmp_path.glob("*.tmp"))
     fit(rest, DATA, **settings(), folder=tmp_path, checkpoint_every=5)  # with room again it goes on
     assert same(weights(whole), weights(rest))
+
+
+def test_a_file_that_finds_no_room_leaves_the_old_one_whole(tmp_path):
+    path = tmp_path / "config.json"
+    write_atomic(path, b"old")
+    with no_file_larger_than(100), pytest.raises(OSError, match="could not write"):
+        write_atomic(path, bytes(200))
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_half_precision_leaves_the_loss_in_float32():
