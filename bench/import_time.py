@@ -1,7 +1,10 @@
 """Seconds that ``import minivit`` adds beyond ``import torch``, each time in a fresh process: ``python -m bench.import_time``."""
 import subprocess
 import sys
+from functools import partial
 from statistics import median
+
+from bench.pairs import in_turn
 
 CODE = "import time, torch; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
 STATEMENTS = {
@@ -18,18 +21,14 @@ def seconds(statement: str) -> float:
     return float(done.stdout)
 
 
-def main(*, repeats: int = 5) -> dict:
-    """Medians over ``repeats`` fresh processes, after one that fills the disk cache."""
+def main(*, rounds: int = 5) -> dict[str, float]:
+    """Medians over ``rounds``, after a process that fills the disk cache."""
     seconds(STATEMENTS["first_method"])
-    times: dict[str, list[float]] = {name: [] for name in STATEMENTS}
-    for _ in range(repeats):
-        for name, statement in STATEMENTS.items():
-            times[name].append(seconds(statement))
-    return {"what": f"seconds beyond `import torch`, median of {repeats} processes"} | {
-        name: round(median(values), 3) for name, values in times.items()
-    }
+    times = in_turn({name: partial(seconds, statement) for name, statement in STATEMENTS.items()}, rounds=rounds)
+    return {name: median(values) for name, values in times.items()}
 
 
 if __name__ == "__main__":
+    print("seconds beyond `import torch`, medians over fresh processes in turn")
     for name, value in main().items():
-        print(f"{name:16} {value}")
+        print(f"{name:16} {value:.3f}")

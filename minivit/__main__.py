@@ -170,8 +170,8 @@ def bench() -> None:
     folder = Path(__file__).parents[1] / "bench"
     if not folder.is_dir():
         raise FileNotFoundError("the benchmarks are in the repository's bench/, which is not beside this installation.")
-    for script in sorted(folder.glob("*.py")):
-        runpy.run_path(str(script), run_name="__main__")
+    sys.path.insert(0, str(folder.parent))
+    runpy.run_module("bench", run_name="__main__")
 
 
 def demo(out: Path = Path("demo.png"), steps: int | None = None, seed: int = 0) -> None:

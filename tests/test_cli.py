@@ -11,6 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
+import children
 import pytest
 
 import minivit
@@ -82,7 +83,7 @@ def test_doctor_names_what_is_wrong(monkeypatch):
 
 
 def test_claims_prints_the_ledger():
-    result = subprocess.run([sys.executable, "-m", "minivit", "claims", "--chapter", "00"], capture_output=True, text=True, cwd=ROOT)
+    result = children.module("minivit", "claims", "--chapter", "00")
     assert result.returncode == 0 and "simclr-1" in result.stdout and "full: not run" in result.stdout
 
 
@@ -100,7 +101,7 @@ def test_figures_writes_slides(tmp_path, name, words):
 
 def test_the_readmes_python_runs():
     (snippet,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    result = subprocess.run([sys.executable, "-W", "error", "-c", snippet], capture_output=True, text=True, env={**os.environ, "TQDM_DISABLE": "1"})
+    result = children.python("import warnings\nwarnings.simplefilter('error')\n" + snippet, TQDM_DISABLE="1")
     assert result.returncode == 0, result.stderr
     assert re.search(r"kNN 0\.\d\d", result.stdout)
 
@@ -119,7 +120,7 @@ def test_the_readme_is_true():
 def test_typed_shapes_are_checked_on_request():
     code = "import torch, minivit; minivit.nt_xent(torch.randn(5, 3), torch.randn(4, 3), temperature=0.5)"
     for value, expected in (("1", "TypeCheckError"), ("0", "ValueError")):
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "MINIVIT_CHECK_SHAPES": value})
+        result = children.python(code, MINIVIT_CHECK_SHAPES=value)
         assert expected in result.stderr
 
 

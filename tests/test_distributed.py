@@ -1,6 +1,7 @@
 """Two processes on halves of a batch give what one process gives on the whole: loss, gradients, running statistics."""
 import copy
 
+import children
 import pytest
 import torch
 import torch.distributed as dist
@@ -62,7 +63,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> list[dict]:
     folder = str(tmp_path_factory.mktemp("two"))
-    mp.spawn(work, args=(folder,), nprocs=2)
+    mp.start_processes(work, args=(folder,), nprocs=2, start_method=children.WAY)
     return [torch.load(f"{folder}/{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

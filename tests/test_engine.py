@@ -1,19 +1,18 @@
 """The training loop: repeatable, resumable after any interruption, honest about what went wrong."""
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
+import children
 import pytest
 import torch
 
 from minivit import DenseKNN, Supervised, create_model, fit, load_data, preset
 from minivit.augment import Recipe, evaluation, supervised
 from minivit.engine import batch_ids, make_batch
-from minivit.runs import Run, checkpoints, load_checkpoint
+from minivit.runs import Run, checkpoints, load_checkpoint, write_atomic
 
 DATA = load_data("shapes", limit=130)
 
@@ -161,61 +160,74 @@ def test_another_configuration_in_the_same_folder_is_refused(tmp_path):
         fit(tiny(), DATA, **settings(steps=2, lr=2e-3), folder=tmp_path)
 
 
-SCRIPT = """
-import sys
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, {tests!r})
+TRAIN = """
 from test_engine import DATA, fit, settings, tiny
-method = tiny()
-fit(method, DATA, **settings(steps=int(sys.argv[2])), folder=sys.argv[1], checkpoint_every=int(sys.argv[3]))
-torch.save(method.state_dict(), sys.argv[1] + "/final.bin")
+fit(tiny(seed={seed}), DATA, **settings(steps={steps}), folder={folder!r}, checkpoint_every=7)
 """
 
 
-def start(folder: Path, steps: int, every: int, **options) -> subprocess.Popen:
-    code = SCRIPT.format(tests=str(Path(__file__).parent))
-    environment = {**os.environ, "TQDM_DISABLE": "1"}
-    return subprocess.Popen([sys.executable, "-c", code, str(folder), str(steps), str(every)], env=environment, **options)
+def start(folder: Path, steps: int, *, seed: int) -> children.BaseProcess:
+    """Begin or go on with a training run in a process of its own, with weights of that seed if it has none to take up."""
+    return children.start(TRAIN.format(seed=seed, steps=steps, folder=str(folder)))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_a_run_ends_with_the_same_weights(tmp_path, kills):
-    steps, chance = 40 * kills, random.Random(kills)
-    assert start(tmp_path / "whole", steps, 7).wait() == 0
-    folder, done = tmp_path / "killed", 0
-    while done < kills:
-        process = start(folder, steps, 7)
-        before = {p.name for p in checkpoints(folder)} if folder.is_dir() else set()
-        while process.poll() is None and not {p.name for p in checkpoints(folder)} - before:  # it is training by now
+    steps, chance, whole = 60 * kills, random.Random(kills), tiny(seed=0)
+    run = fit(whole, DATA, **settings(steps=steps), folder=tmp_path / "whole", checkpoint_every=7)
+    pace = run.card["train_seconds"] / steps
+    folder = tmp_path / "killed"
+    for kill in range(kills):
+        before = {p.name for p in checkpoints(folder)}
+        process = start(folder, steps, seed=kill)  # only the first begins as `whole` did: the others must take up its weights
+        while process.is_alive() and not {p.name for p in checkpoints(folder)} - before:  # it is training by now
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.4))
-        assert process.poll() is None, "finished before it could be killed: train for longer"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        done += 1
-    assert start(folder, steps, 7).wait() == 0
-    finals = [torch.load(tmp_path / name / "final.bin", weights_only=True) for name in ("whole", "killed")]
-    assert same(*finals)
+        time.sleep(chance.uniform(0, 3 * 7 * pace))  # anywhere in the next three rounds of checkpoints
+        assert process.is_alive(), "finished before it could be killed: train for longer"
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    process = start(folder, steps, seed=kills)
+    process.join()
+    assert process.exitcode == 0
+    assert same(weights(whole), load_checkpoint(checkpoints(folder)[-1])["method"])
+    assert Run.load(folder).metrics == run.metrics
     assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (folder / "metrics.jsonl").read_text()
 
 
-def test_a_full_disk_gives_a_clear_error_and_keeps_the_last_checkpoint(tmp_path):
+@contextmanager
+def no_file_larger_than(size: int):
+    """As on a full disk, writing fails inside."""
     resource = pytest.importorskip("resource")
-    fit(tiny(), DATA, **settings(steps=40), folder=tmp_path, checkpoint_every=5, stop_after=6)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_gives_a_clear_error_and_keeps_the_last_checkpoint(tmp_path):
+    whole, rest = tiny(), tiny(seed=9)
+    fit(whole, DATA, **settings())
+    fit(tiny(), DATA, **settings(), folder=tmp_path, checkpoint_every=5, stop_after=6)
     (good,) = checkpoints(tmp_path)
-
-    def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (good.stat().st_size // 2,) * 2)
-
-    process = start(tmp_path, 40, 5, preexec_fn=small_files, stderr=subprocess.PIPE, text=True)
-    message = process.communicate()[1]
-    assert process.returncode != 0
-    assert "could not write" in message and "free some space and run again" in message
+    message = r"could not write .*step-00000010\.pt.*free some space and run again"
+    with no_file_larger_than(good.stat().st_size // 2), pytest.raises(OSError, match=message):
+        fit(tiny(), DATA, **settings(), folder=tmp_path, checkpoint_every=5)
     assert checkpoints(tmp_path) == [good] and load_checkpoint(good)["step"] == 5
     assert not list(tmp_path.glob("*.tmp"))
-    assert start(tmp_path, 40, 5).wait() == 0  # with room again it goes on
+    fit(rest, DATA, **settings(), folder=tmp_path, checkpoint_every=5)  # with room again it goes on
+    assert same(weights(whole), weights(rest))
+
+
+def test_a_file_that_finds_no_room_leaves_the_old_one_whole(tmp_path):
+    path = tmp_path / "config.json"
+    write_atomic(path, b"old")
+    with no_file_larger_than(100), pytest.raises(OSError, match="could not write"):
+        write_atomic(path, bytes(200))
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_half_precision_leaves_the_loss_in_float32():

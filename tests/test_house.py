@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import children
 import pytest
 
 import minivit
@@ -77,15 +78,12 @@ def test_public_functions_of_the_library_are_documented():
                 assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
 
 
-def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-
-
 def test_the_library_loads_neither_matplotlib_nor_scikit_learn():
     modules = [f"minivit.{name}" for name in FLOORS if name not in ("course", "__main__") and _exists(name)]
     unwanted = ("matplotlib", "sklearn", "tyro", "IPython")
     code = f"import sys\nfor name in {modules!r}: __import__(name)\nprint([m for m in {unwanted!r} if m in sys.modules])"
-    assert run(code).strip() == "[]"
+    result = children.python(code)
+    assert result.stdout.strip() == "[]", result.stderr
 
 
 def _exists(name: str) -> bool:
@@ -93,7 +91,9 @@ def _exists(name: str) -> bool:
 
 
 def test_import_minivit_does_not_load_torch():
-    assert run("import sys, minivit; print('torch' in sys.modules)").strip() == "False"
+    code = "import sys, minivit; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "NOTICE", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "README.md", ".ci/run"])

@@ -114,22 +114,20 @@ def test_the_guard_finds(kind):
 
 
 def test_nbval_fails_on_an_altered_digit(tmp_path):
-    """Strictness is real: one digit of one committed exact output, and the run fails."""
+    """Strictness is real: of two cells with exact outputs, the one with an altered digit fails."""
     import subprocess
     import sys
 
     notebook = nbformat.v4.new_notebook(metadata=read(NOTEBOOKS[0]).metadata)
-    cell = nbformat.v4.new_code_cell("print(6 * 7)", execution_count=1)
-    cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text="42\n")]
-    notebook.cells = [cell]
-    codes = {}
-    for text in ("42\n", "43\n"):
-        cell.outputs[0].text = text
-        nbformat.write(notebook, tmp_path / "strict.ipynb")
-        command = [sys.executable, "-m", "pytest", "-q", "--nbval", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
-        command.append(str(tmp_path / "strict.ipynb"))
-        codes[text] = subprocess.run(command, capture_output=True, cwd=ROOT).returncode
-    assert codes == {"42\n": 0, "43\n": 1}
+    for count, text in enumerate(("42\n", "43\n"), 1):
+        cell = nbformat.v4.new_code_cell("print(6 * 7)", execution_count=count)
+        cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+        notebook.cells.append(cell)
+    nbformat.write(notebook, tmp_path / "strict.ipynb")
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "--nbval", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    result = subprocess.run([*command, str(tmp_path / "strict.ipynb")], capture_output=True, text=True, cwd=ROOT)
+    assert re.findall(r"^(PASSED|FAILED) .*::(Cell \d)", result.stdout, re.M) == [("PASSED", "Cell 0"), ("FAILED", "Cell 1")]
+    assert result.returncode == 1
 
 
 def bands(path: Path) -> list[tuple[str, float, float]]:

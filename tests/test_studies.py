@@ -1,8 +1,10 @@
 """A study: every cell with every seed, once; what failed is recorded and tried again."""
 import json
 
+import children
 import pytest
 
+from minivit import studies
 from minivit.studies import read_study, sweep, values
 
 PLAN = """
@@ -18,10 +20,14 @@ warmup = 1
 
 [cells.broken]
 preset = "simclr/pocket"
-limit = 60
-steps = 3
-batch_size = 90
+data = "shaeps"
 """
+
+
+@pytest.fixture(autouse=True)
+def quick_workers(monkeypatch):
+    """Workers that do not load torch again. They get their work as spawned ones do: pickled, by the names of our modules."""
+    monkeypatch.setattr(studies, "get_context", {"spawn": children.CONTEXT}.__getitem__)
 
 
 def test_a_sweep_goes_on_where_it_stopped_and_records_failures(tmp_path):
@@ -30,7 +36,7 @@ def test_a_sweep_goes_on_where_it_stopped_and_records_failures(tmp_path):
     assert read_study(tmp_path)[1] == runs
     assert sorted((run["cell"], run["seed"]) for run in runs) == [("broken", 3), ("broken", 5), ("short", 3), ("short", 5)]
     assert all(("error" in run) == (run["cell"] == "broken") for run in runs)
-    assert "batch_size=90: from 2 to the 60 images" in next(run["error"] for run in runs if "error" in run)
+    assert "did you mean 'shapes'" in next(run["error"] for run in runs if "error" in run)
     assert len(values(runs, "short", "knn")) == 2 and values(runs, "broken", "knn") == []
     good = next(run for run in runs if run["cell"] == "short")
     assert set(good["last_10"]) == {"loss", "accuracy", "z_spread"} and len(good["loss_every_10"]) == 2
