@@ -179,7 +179,7 @@ def lines(report: dict, homework: Homework) -> Iterator[str]:
         if part["status"] in ("not yet", "zero"):
             key = (report["student"], part["part"])
             _failures[key] = _failures.get(key, 0) + 1
-        if part["status"] == "not yet":
+        if part["status"] == "not yet" and part["checks"][0]["status"] != "pass":  # the hints are about the first check
             yield from (f"       hint: {hint}" for hint in homework.spec["parts"][part["part"]]["hints"][: _failures[key]])
     yield f"{report['points']} of {report['of']} points"
 
