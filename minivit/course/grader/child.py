@@ -103,6 +103,8 @@ def limit(job: dict) -> None:
     if status.exists():
         limits["RLIMIT_AS"] = int(status.read_text().split()[0]) * resource.getpagesize() + job["memory_mb"] * 2**20
     for name, value in limits.items():
+        _, most = resource.getrlimit(getattr(resource, name))
+        value = value if most == resource.RLIM_INFINITY else min(value, most)  # nobody may raise what the system has set
         resource.setrlimit(getattr(resource, name), (value, value))
 
 
