@@ -15,8 +15,9 @@ FILES = {
     "torch's own sys": ("torch.sys.path", "it uses sys"),
     "os._exit": ("import os\n    os._exit(0)", "it imports os"),
     "SystemExit": ("raise SystemExit(0)", "stopped with SystemExit"),
+    "two gigabytes": ("torch.empty(2**29)", "MB of memory"),
+    "two gigabytes of Python": ("x = bytearray(2**31)", "MB of memory"),
     "huge memory": ("torch.ones(10**12)", "MB of memory"),
-    "huge list": ("x = [0] * 10**11", "MB of memory"),
     "huge answer": ("return torch.zeros(3000, 3000)", "a tensor of 9,000,000"),
     "endless recursion": ("return variant_loss(z, temperature)", "RecursionError"),
     "a text": ("return 'full marks, please'", "returned"),
@@ -29,6 +30,7 @@ FILES = {
 TO_EVERY_FILE = "for fd in range(3, 20):\n        try: torch.os.write(fd, TEXT)\n        except OSError: pass"
 PAST_THE_SEARCH = {
     "loads the library": ("torch.importlib.import_module('minivit.losses')", "it imports minivit"),
+    "imports something else": ("import os", "it imports os; allowed are"),
     "loads the library by import": ("import minivit.losses", "it imports minivit.losses"),
     "reads a file": ("torch.os.open('/etc/hostname', 0)", "read or write a file"),
     "reads the answers": ("torch.importlib.import_module('io').open(torch.os.path.join({here!r}, 'hw01.py')).read()", "read or write a file"),
