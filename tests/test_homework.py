@@ -60,7 +60,7 @@ def test_the_solution_earns_everything(bench, student):
     assert report["points"] == 100, "\n".join(grading.lines(report, bench.homework))
 
 
-@pytest.mark.parametrize("name", ["positive kept", "self pair", "detached", "exp overflows", "no checks", "sign", "nobody left", "always right"])
+@pytest.mark.parametrize("name", ["positive kept", "self pair", "detached", "exp overflows", "another error", "sign", "nobody left", "always right"])
 def test_a_planted_bug_costs_its_part_and_is_named(bench, name):
     student = bench.students_for(bench.bugs[name].only)[-1]
     assert teacher.problem_with_bug(bench, name, student, bench.bugs[name].part) == ""

@@ -25,6 +25,7 @@ POSITIVE = "torch.nn.functional.one_hot(partner(len(z) // 2), len(z)).bool()"
 WEIGHED = "logits + torch.where(same, math.log(weight) if weight else -math.inf, 0.0).to(z.dtype)"
 OTHER_IMAGE = "torch.arange(2 * batch) % batch if LAYOUT == 'interleaved' else torch.arange(2 * batch) // 2"
 REST = "rest = logits.masked_fill(~negative, -math.inf).logsumexp(1)\n    return (torch.logaddexp(positive, rest) - positive).mean()"
+TYPE = "try: check(z, temperature)\n    except ValueError as error: raise TypeError(error)"
 ASSERT = "assert len(z) >= 4 and len(z) % 2 == 0 and bool((torch.as_tensor(temperature) > 0).all())"
 
 BUGS = {
@@ -62,6 +63,7 @@ BUGS = {
     "no checks": Bug(*LOSS, "check(z, temperature)", "pass", "it must raise ValueError"),
     "asserts": Bug(*LOSS, "check(z, temperature)", ASSERT, "AssertionError"),
     "no sentence": Bug(*LOSS, "check(z, temperature)", "try: check(z, temperature)\n    except ValueError: raise ValueError", "without a sentence"),
+    "another error": Bug(*LOSS, "check(z, temperature)", TYPE, "stops with TypeError"),
     # C: its derivative
     "no 1/τ": Bug(*PULL, "(weights - target) / column(temperature, z)", "weights - target", "one factor 1/τ"),
     "of the mean": Bug(*PULL, "(weights - target) /", "(weights - target) / len(z) /", "without 1/(2B)"),
