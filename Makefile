@@ -1,11 +1,11 @@
-# make lab | demo | test | test-all | notebooks | clean. Each works alone: it makes .venv and installs what it needs first.
+# make lab | demo | test | test-all | notebooks | teacher | clean. Each works alone: it makes .venv and installs what it needs first.
 # Every recipe prints its plain commands; on Windows and Colab, type those (see README.md).
 PYTHON ?= python3
 BIN := .venv/bin
 LAB_FLAGS ?=
 export TQDM_MININTERVAL ?= 0.5
 
-.PHONY: lab demo test test-all notebooks clean
+.PHONY: lab demo test test-all notebooks teacher clean
 .DEFAULT_GOAL := lab
 
 .venv/installed: requirements.txt pyproject.toml
@@ -33,6 +33,9 @@ test-all: test
 
 notebooks: .venv/installed  # execute every chapter in place, from a clean kernel
 	TQDM_DISABLE=1 $(BIN)/python -m nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+teacher: .venv/installed  # starter 0, solution 100, every planted bug found, hostile files get a zero
+	OMP_NUM_THREADS=1 $(BIN)/python homework/teacher/check.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info demo.png

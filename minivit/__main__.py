@@ -1,4 +1,4 @@
-"""python -m minivit train | evaluate | study | replay | doctor | claims | figures | bench | demo"""
+"""python -m minivit train | evaluate | study | replay | doctor | claims | figures | bench | grade | demo"""
 import difflib
 import os
 import sys
@@ -174,6 +174,43 @@ def bench() -> None:
     runpy.run_module("bench", run_name="__main__")
 
 
+def grade(
+    path: tyro.conf.Positional[Path],
+    /,
+    part: str | None = None,
+    report: Path | None = None,
+    show: bool = False,
+    all: bool = False,
+    csv: Path = Path("marks.csv"),
+    student: str | None = None,
+    salt: str | None = None,
+    homework: str = "hw01",
+    spec: Path | None = None,
+) -> None:
+    """Grade a homework, offline: one file, or with --all everybody's in a folder.
+
+    Args:
+        path: The file to grade, such as hw01.py; with --all a folder of ID.py files or ID/hw01.py folders.
+        part: Only these parts, such as A or AB.
+        report: Also write the marks into this JSON file.
+        show: Grade nothing; print which variant is the student's.
+        all: Grade a class; the file's or folder's name is the student's id.
+        csv: The table of a class.
+        student: Id in place of the file's line STUDENT.
+        salt: Word that decides the variants, in place of the file's line COURSE.
+        homework: Which homework.
+        spec: Points and limits in place of the homework's own (a copy of minivit/course/grader/hw01.toml, changed).
+    """
+    from minivit.course import grader
+
+    if all:
+        grader.grade_all(path, csv, homework=homework, salt=salt, spec=spec)
+    elif show:
+        grader.show(path, homework=homework, student=student, salt=salt)
+    else:
+        grader.grade(path, part, report=report, homework=homework, student=student, salt=salt, spec=spec)
+
+
 def demo(out: Path = Path("demo.png"), steps: int | None = None, seed: int = 0) -> None:
     """SimCLR on generated shapes: train, evaluate, and draw all of it into one picture.
 
@@ -187,7 +224,7 @@ def demo(out: Path = Path("demo.png"), steps: int | None = None, seed: int = 0) 
     print(headline(run_demo(out, steps=steps, seed=seed)))
 
 
-COMMANDS = {f.__name__: f for f in (train, evaluate, study, replay, doctor, claims, figures, bench, demo)}
+COMMANDS = {f.__name__: f for f in (train, evaluate, study, replay, doctor, claims, figures, bench, grade, demo)}
 
 
 def main() -> None:
