@@ -14,11 +14,12 @@ _HOME = {
     "layers.heads": ["HEADS", "mlp_head", "predictor", "projector"],
     "layers.norm": ["BatchNorm", "set_batch_norm"],
     "models": ["create_model", "list_models"],
-    "losses": ["info_nce", "nt_xent"],
+    "losses": ["info_nce", "margin_triplet", "nt_logistic", "nt_xent"],
     "augment": ["Batch", "Recipe", "View"],
     "datasets": ["ImageData", "load_data"],
-    "methods": ["Method", "SimCLR", "Supervised"],
-    "optim": ["param_groups", "scale_lr", "warmup_cosine"],
+    "methods": ["LinearProbe", "Method", "SimCLR", "Supervised"],
+    "optim": ["LARS", "param_groups", "scale_lr", "warmup_cosine"],
+    "transfer": ["fine_tune", "sgd_probe"],
     "evaluate": ["evaluating", "extract_features", "knn_accuracy", "linear_probe"],
     "monitor": ["collapse_report"],
     "callbacks": ["Callback", "Checkpoints", "DenseKNN", "Progress"],
@@ -30,7 +31,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _MODULES = ("augment", "callbacks", "datasets", "distributed", "engine", "evaluate", "layers", "losses", "methods", "models",
-            "monitor", "optim", "presets", "runs", "studies", "weights", "course")  # fmt: skip
+            "monitor", "optim", "presets", "protocols", "runs", "studies", "transfer", "weights", "course")  # fmt: skip
 __all__ = ["__version__", *_MODULE_OF]
 
 if os.environ.get("MINIVIT_CHECK_SHAPES") == "1":  # every annotated shape is then checked at every call

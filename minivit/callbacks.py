@@ -1,6 +1,7 @@
 """What may look on while `fit` trains. A callback overrides any of four moments; none of them may change the training."""
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,8 @@ class Progress(Callback):
     """A bar with loss and chance level. ``TQDM_DISABLE=1`` switches it off."""
 
     def on_start(self, loop: Loop) -> None:
-        self.bar = tqdm(total=loop.steps, initial=loop.step, desc=type(loop.method).__name__, unit="step", leave=False)
+        file = sys.stdout if "ipykernel" in sys.modules else None  # JupyterLab paints stderr red, as if something were wrong
+        self.bar = tqdm(total=loop.steps, initial=loop.step, desc=type(loop.method).__name__, unit="step", leave=False, file=file)
 
     def after_step(self, loop: Loop) -> None:
         self.bar.update()

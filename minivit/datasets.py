@@ -61,6 +61,15 @@ class ImageData:
         """Only these images, in this order."""
         return ImageData(self.images[index], self.labels[index], self.classes, self.name)
 
+    def balanced(self, count: int, *, seed: int = 0) -> "ImageData":
+        """``count`` images drawn by ``seed``, equally many of each class (or one more of some). ValueError if there are not so many."""
+        if not 1 <= count <= len(self):
+            raise ValueError(f"count={count}: from 1 to the {len(self)} images of {self.name}.")
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        labels = self.labels.cpu()[order]
+        chosen = np.lexsort((labels.numpy(), _rank(labels)))[:count]
+        return self.subset(order[torch.from_numpy(chosen)].sort().values.to(self.labels.device))
+
     def to(self, device: torch.device | str) -> "ImageData":
         """Move a tensor of images, and the labels; mapped images stay on disk and travel batch by batch."""
         images = self.images.to(device) if isinstance(self.images, Tensor) else self.images

@@ -15,6 +15,7 @@ def nt_xent(
     *,
     temperature: float,
     gather: Gather | None = None,
+    normalise: bool = True,
 ) -> Float[Tensor, ""]:
     """SimCLR's loss, the mean over all 2B anchors: ``−s(i,j)/τ + log Σ_{k≠i} exp(s(i,k)/τ)``.
 
@@ -23,13 +24,15 @@ def nt_xent(
 
     ``gather`` joins the vectors of all processes, with gradient: it maps ``(2, B, D_z)`` to ``((2, R·B, D_z), offset)``,
     where the local images start at ``offset``. The anchors stay local, so the mean over processes is the loss of the joined batch.
+    ``normalise=False`` takes dot products of the raw vectors in place of cosines, as in the paper's table 5.
 
     Raises ValueError unless both are (B, D_z) of one shape with B ≥ 2, and τ > 0.
     Source: Chen et al. 2020, eq. 1 and algorithm 1. The official code returns twice this value (a sum over the two views).
     """
     _check(z1, z2, temperature)
     with torch.autocast(z1.device.type, enabled=False):
-        local = F.normalize(torch.stack([_full(z1), _full(z2)]), dim=-1)
+        local = torch.stack([_full(z1), _full(z2)])
+        local = F.normalize(local, dim=-1) if normalise else local
         everyone, offset = gather(local) if gather else (local, 0)
         anchors, keys = local.flatten(0, 1), everyone.flatten(0, 1)  # view 1 of every image, then view 2
         batch, total = z1.shape[0], everyone.shape[1]
@@ -56,6 +59,49 @@ def info_nce(
     with torch.autocast(q.device.type, enabled=False):
         logits = F.normalize(_full(q), dim=-1) @ F.normalize(_full(k), dim=-1).T / temperature
         return F.cross_entropy(logits, torch.arange(q.shape[0], device=q.device) + offset)
+
+
+def nt_logistic(
+    u: Float[Tensor, "batch out_dim"], v: Float[Tensor, "batch out_dim"], *, temperature: float, semi_hard: bool = False
+) -> Float[Tensor, ""]:
+    """NT-Logistic, each pair judged by itself: ``−ln σ(s(i,i)/τ) − ln σ(−s(i,j)/τ)``, the mean over anchors i and negatives j ≠ i.
+
+    s(i,j) is the cosine of uᵢ and vⱼ. Negatives come from the other view only, as in the paper's comparison of losses. With
+    ``semi_hard`` an anchor's one negative is the most similar of those less similar than its positive, or none if there is none.
+    Source: Chen et al. 2020, tables 2 and 4; semi-hard mining: Schroff et al. 2015.
+    """
+    _check(u, v, temperature)
+    with torch.autocast(u.device.type, enabled=False):
+        scores = F.normalize(_full(u), dim=-1) @ F.normalize(_full(v), dim=-1).T / temperature
+        weights = _share_of_negatives(scores.detach(), semi_hard)
+        return (F.softplus(-scores.diagonal()) + (weights * F.softplus(scores)).sum(1)).mean()
+
+
+def margin_triplet(
+    u: Float[Tensor, "batch out_dim"], v: Float[Tensor, "batch out_dim"], *, margin: float, semi_hard: bool = False
+) -> Float[Tensor, ""]:
+    """The triplet loss: ``max(s(i,j) − s(i,i) + margin, 0)``, the mean over anchors i and negatives j ≠ i.
+
+    s(i,j) is the cosine of uᵢ and vⱼ; negatives and ``semi_hard`` are those of `nt_logistic`. Raises ValueError for a negative margin.
+    Source: Chen et al. 2020, tables 2 and 4; Schroff et al. 2015.
+    """
+    if margin < 0:
+        raise ValueError(f"margin={margin} must not be negative.")
+    _check(u, v, 1.0)
+    with torch.autocast(u.device.type, enabled=False):
+        similarity = F.normalize(_full(u), dim=-1) @ F.normalize(_full(v), dim=-1).T
+        weights = _share_of_negatives(similarity.detach(), semi_hard)
+        return (weights * F.relu(similarity - similarity.diagonal()[:, None] + margin)).sum(1).mean()
+
+
+def _share_of_negatives(similarity: Tensor, semi_hard: bool) -> Tensor:
+    """How much each negative counts for each anchor, ``(B, B)``: all alike, or the semi-hard one alone."""
+    others = ~torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    if not semi_hard:
+        return others.to(similarity.dtype) / (len(similarity) - 1)
+    easier = similarity.masked_fill(similarity >= similarity.diagonal()[:, None], float("-inf"))
+    chosen = F.one_hot(easier.argmax(1), len(similarity))
+    return chosen * easier.isfinite()
 
 
 def _full(x: Tensor) -> Tensor:

@@ -54,9 +54,10 @@ def sweep(folder: str | Path, *, workers: int = 2) -> list[dict[str, Any]]:
 
 
 def values(runs: list[dict[str, Any]], cell: str, figure: str) -> list[float]:
-    """One figure of one cell over its seeds, in the order of the seeds."""
+    """One figure of one cell over its seeds, in the order of the seeds: a final one, or "last_10.accuracy" for a training figure."""
+    block, _, name = figure.rpartition(".")
     good = [run for run in runs if run["cell"] == cell and "error" not in run]
-    return [run["final"][figure] for run in sorted(good, key=lambda run: run["seed"])]
+    return [run[block or "final"][name] for run in sorted(good, key=lambda run: run["seed"])]
 
 
 def last_figures(run: Run, count: int = 10) -> dict[str, float]:

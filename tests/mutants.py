@@ -17,13 +17,15 @@ import test_layers
 import test_losses
 import test_methods
 import test_models
+import test_optim
+import test_transfer
 import torch
 from torch import nn
 
-from minivit import augment, evaluate, losses, presets
+from minivit import augment, evaluate, losses, optim, presets, protocols
 from minivit.layers import attention, block, norm, position, stems
-from minivit.methods import base, simclr
-from minivit.models import vit
+from minivit.methods import base, simclr, supervised
+from minivit.models import resnet, vit
 
 
 @contextmanager
@@ -90,10 +92,26 @@ MUTANTS = {
         'at = positive[:, None]; return (logits.scatter(1, at, float("-inf")).logsumexp(1) - logits.gather(1, at)[:, 0]).mean()',
         nt_xent,
     ),
-    "nt_xent does not normalise": Mutant(
-        losses.nt_xent, "F.normalize(torch.stack([_full(z1), _full(z2)]), dim=-1)", "torch.stack([_full(z1), _full(z2)])", nt_xent
+    "nt_xent does not normalise": Mutant(losses.nt_xent, "F.normalize(local, dim=-1) if normalise else local", "local", nt_xent),
+    "nt_xent normalises over the batch": Mutant(losses.nt_xent, "F.normalize(local, dim=-1)", "F.normalize(local, dim=1)", nt_xent),
+    "nt_xent always normalises": Mutant(
+        losses.nt_xent, " if normalise else local", "", test_losses.test_without_normalising_lengths_count
     ),
-    "nt_xent normalises over the batch": Mutant(losses.nt_xent, "_full(z2)]), dim=-1)", "_full(z2)]), dim=1)", nt_xent),
+    "nt_logistic's negatives include the positive": Mutant(
+        losses._share_of_negatives, "~torch.eye(", "torch.eye(", partial(test_losses.test_nt_logistic_equals_the_loop, 11, 13, 0.07, False)
+    ),
+    "the semi-hard negative may be harder than the positive": Mutant(
+        losses._share_of_negatives,
+        "similarity >= similarity.diagonal()[:, None]",
+        "~others",
+        partial(test_losses.test_margin_triplet_equals_the_loop, 11, 13, 0.8, True),
+    ),
+    "the triplet loss swaps its sides": Mutant(
+        losses.margin_triplet,
+        "similarity - similarity.diagonal()[:, None] + margin",
+        "similarity.diagonal()[:, None] - similarity + margin",
+        partial(test_losses.test_margin_triplet_equals_the_loop, 11, 13, 0.8, False),
+    ),
     "nt_xent multiplies by the temperature": Mutant(losses.nt_xent, "/ temperature", "* temperature", nt_xent),
     "nt_xent forgets where the local images start": Mutant(
         losses.nt_xent, ") + offset", ")", test_losses.test_gather_lets_one_process_stand_in_for_two
@@ -221,7 +239,7 @@ MUTANTS = {
         partial(test_augment.test_crop_boxes_are_distributed_as_torchvisions, 224, 224, (0.08, 1.0)),
     ),
     "one flip for the whole batch": Mutant(
-        augment.HorizontalFlip,
+        augment.base.Sometimes,
         "apply.to(x.device)[:",
         "apply.to(x.device)[:1].expand(len(x))[:",
         test_augment.test_flip_equals_torchvision,
@@ -288,15 +306,65 @@ MUTANTS = {
         "",
         test_methods.test_param_groups_leave_tokens_undecayed,
     ),
-    # evaluation
-    "evaluation in train mode": Mutant(
-        evaluate.evaluating, "module.eval()", "module.train()", test_evaluate.test_features_come_from_eval_mode_and_nothing_is_changed
+    # optimizers
+    "LARS decays after its ratio": Mutant(
+        optim.LARS, 'g = g + group["weight_decay"] * w', "pass", partial(test_optim.test_lars_equals_the_rule, False, "random")
     ),
-    "z is judged instead of h": Mutant(
+    "LARS adapts biases, too": Mutant(optim.LARS, "if w.ndim > 1:", "if True:", partial(test_optim.test_lars_equals_the_rule, False, "random")),
+    "LARS always keeps lr out of its buffer": Mutant(
+        optim.LARS, 'if group["lr_in_buffer"]:', "if False:", partial(test_optim.test_lars_equals_the_rule, True, "random")
+    ),
+    "LARS stops at a weight of zero": Mutant(
+        optim.LARS,
+        'torch.where((norms[0] > 0) & (norms[1] > 0), group["eta"] * norms[0] / norms[1], 1.0)',
+        'group["eta"] * norms[0] / norms[1]',
+        partial(test_optim.test_lars_equals_the_rule, False, "zero"),
+    ),
+    # evaluation. Eight ways to a wrong number: the first five are those that the field has published.
+    "1 the probe's backbone is not frozen": Mutant(
+        supervised.LinearProbe,
+        "with torch.no_grad():",
+        "if True:",
+        test_transfer.test_a_linear_probe_trains_its_classifier_and_nothing_else,
+    ),
+    "2 the probe's batch norm stays in training mode": Mutant(
+        supervised.LinearProbe, "self.backbone.eval()", "pass", test_transfer.test_a_linear_probe_trains_its_classifier_and_nothing_else
+    ),
+    "3 the projection is taken for the feature": Mutant(
         presets.final_figures,
         "judge(method.backbone,",
         "judge(lambda x: method.projector(method.backbone(x)),",
         test_evaluate.test_evaluation_reads_the_feature_and_not_the_projection,
+    ),
+    "4 the best look at the test set is reported": Mutant(
+        presets.train_and_judge,
+        "run.flush()",
+        'final["knn"] = max(run.history("knn")[1])',
+        test_transfer.test_the_last_step_is_judged_and_not_the_best,
+    ),
+    "5 small images get the ImageNet stem": Mutant(
+        resnet.ResNet, 'small = config.stem == "cifar"', "small = False", test_transfer.test_small_images_get_the_small_stem
+    ),
+    "6 the test images are in the bank": Mutant(
+        evaluate.judge,
+        "train_x, train_y = extract_features(fn, train,",
+        "train_x, train_y = extract_features(fn, test,",
+        test_evaluate.test_judge_names_test_images_by_training_images,
+    ),
+    "7 features are standardised by the test images": Mutant(
+        evaluate.linear_probe,
+        "mean, std = train_x.double().mean(0), train_x.double().std(0)",
+        "mean, std = test_x.double().mean(0), test_x.double().std(0)",
+        partial(test_evaluate.test_probe_equals_scikit_learns_logistic_regression, 1.0),
+    ),
+    "8 linear evaluation distorts colours": Mutant(
+        protocols.Subject,
+        "if isinstance(operation, RandomResizedCrop | HorizontalFlip)",
+        "",
+        test_transfer.test_linear_evaluation_has_no_colour_distortion_on_shapes,
+    ),
+    "evaluation in train mode": Mutant(
+        evaluate.evaluating, "module.eval()", "module.train()", test_evaluate.test_features_come_from_eval_mode_and_nothing_is_changed
     ),
     "the probe decays twice as fast": Mutant(
         evaluate.linear_probe,

@@ -100,6 +100,14 @@ def test_the_confusion_matrix_gives_back_the_headline():
     assert confusion.sum(1).tolist() == [10] * 10
 
 
+def test_judge_names_test_images_by_training_images():
+    train, test = load_data("shapes", limit=300), load_data("shapes", "test", limit=100)
+    scores, _ = judge(raw_pixels, train, test, transform=evaluation(32))
+    x, tx = (data.images.double().flatten(1).numpy() / 255 for data in (train, test))
+    theirs = KNeighborsClassifier(20, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.1)).fit(x, train.labels.numpy())
+    assert scores["knn"] == pytest.approx(theirs.score(tx, test.labels.numpy()))
+
+
 def test_evaluation_reads_the_feature_and_not_the_projection():
     """Whatever happens to z must not change a score: the judge reads h."""
     from minivit import preset

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from randomise import normal
 from torch.testing import assert_close
 
-from minivit.losses import info_nce, nt_xent
+from minivit.losses import info_nce, margin_triplet, nt_logistic, nt_xent
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 SIZES = [(2, 5, 0.5), (3, 7, 0.1), (11, 13, 0.07), (17, 2, 1.0)]  # B, D, temperature
@@ -58,6 +58,73 @@ def test_info_nce_equals_the_loop(batch, dim, temperature, offset, more):
     ours, loop = info_nce(q, k, temperature=temperature, offset=offset), loop_info_nce(q, k, temperature, offset)
     assert_close(ours, loop, **EXACT)
     assert_close(torch.autograd.grad(ours, (q, k)), torch.autograd.grad(loop, (q, k)), **EXACT)
+
+
+def semi_hard_of(similarity: torch.Tensor, i: int) -> list[int]:
+    """The negative of anchor i that is the most similar of those less similar than its positive."""
+    easier = [j for j in range(len(similarity)) if j != i and similarity[i, j] < similarity[i, i]]
+    return [max(easier, key=lambda j: similarity[i, j].item())] if easier else []
+
+
+def loop_pairwise(u, v, loss_of_pair, loss_of_positive, semi_hard: bool) -> torch.Tensor:
+    similarity = torch.stack([torch.stack([cosine(a, b) for b in v]) for a in u])
+    losses = []
+    for i in range(len(u)):
+        chosen = semi_hard_of(similarity, i) if semi_hard else [j for j in range(len(u)) if j != i]
+        pairs = [loss_of_pair(similarity[i, i], similarity[i, j]) for j in chosen]
+        losses.append(loss_of_positive(similarity[i, i]) + (sum(pairs) / len(pairs) if pairs else 0.0))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("semi_hard", [False, True])
+@pytest.mark.parametrize(("batch", "dim", "temperature"), SIZES)
+def test_nt_logistic_equals_the_loop(batch, dim, temperature, semi_hard):
+    u, v = normal(batch, dim).requires_grad_(), (normal(batch, dim, seed=1) * 3).requires_grad_()
+    ours = nt_logistic(u, v, temperature=temperature, semi_hard=semi_hard)
+    ln_sigmoid = lambda x: -torch.log(1 + torch.exp(-x))  # noqa: E731
+    loop = loop_pairwise(u, v, lambda _, n: -ln_sigmoid(-n / temperature), lambda p: -ln_sigmoid(p / temperature), semi_hard)
+    assert_close(ours, loop, **EXACT)
+    assert_close(torch.autograd.grad(ours, (u, v)), torch.autograd.grad(loop, (u, v)), **EXACT)
+
+
+@pytest.mark.parametrize("semi_hard", [False, True])
+@pytest.mark.parametrize(("batch", "dim", "margin"), [(2, 5, 0.4), (3, 7, 0.0), (11, 13, 0.8), (17, 2, 1.6)])
+def test_margin_triplet_equals_the_loop(batch, dim, margin, semi_hard):
+    u, v = normal(batch, dim).requires_grad_(), (normal(batch, dim, seed=1) * 3).requires_grad_()
+    ours = margin_triplet(u, v, margin=margin, semi_hard=semi_hard)
+    loop = loop_pairwise(u, v, lambda p, n: torch.clamp(n - p + margin, min=0), lambda p: 0 * p, semi_hard)
+    assert_close(ours, loop, **EXACT)
+    assert_close(torch.autograd.grad(ours, (u, v)), torch.autograd.grad(loop, (u, v)), **EXACT)
+
+
+def test_only_nt_xent_weights_negatives_by_their_hardness():
+    """The gradients of the paper's table 2, with respect to an anchor u of length 1 that is free to leave the sphere."""
+    v, tau = F.normalize(normal(3, 5), dim=1), 0.3
+    s = v @ F.normalize(normal(5, seed=2), dim=0)
+    logits = s.clone().requires_grad_()
+    (softmax_weights,) = torch.autograd.grad(F.cross_entropy(logits[None] / tau, torch.tensor([0])), logits)
+    p = torch.exp(s / tau) / torch.exp(s / tau).sum()
+    assert_close(softmax_weights, torch.cat([p[:1] - 1, p[1:]]) / tau, **EXACT)
+    u, keys = normal(4, 5).requires_grad_(), normal(4, 5, seed=1)
+    (gradient,) = torch.autograd.grad(nt_logistic(u, keys, temperature=tau), u)
+    unit, others = F.normalize(u.detach(), dim=1), F.normalize(keys, dim=1)
+    similarity = unit @ others.T
+    towards = torch.stack([
+        -torch.sigmoid(-similarity[i, i] / tau) / tau * others[i]
+        + sum(torch.sigmoid(similarity[i, j] / tau) / tau * others[j] for j in range(4) if j != i) / 3
+        for i in range(4)
+    ])  # fmt: skip
+    on_sphere = towards - (towards * unit).sum(1, keepdim=True) * unit  # normalising removes what points outwards
+    assert_close(gradient, on_sphere / u.detach().norm(dim=1, keepdim=True) / 4, **EXACT)
+
+
+def test_without_normalising_lengths_count():
+    z1, z2 = normal(5, 3), normal(5, 3, seed=1)
+    z = torch.cat([z1, z2])
+    logits = (z @ z.T / 10.0).masked_fill(torch.eye(10, dtype=torch.bool), float("-inf"))
+    assert_close(nt_xent(z1, z2, temperature=10.0, normalise=False), F.cross_entropy(logits, torch.arange(10).roll(5)), **EXACT)
+    unit1, unit2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)
+    assert_close(nt_xent(unit1, unit2, temperature=0.3, normalise=False), nt_xent(z1, z2, temperature=0.3), **EXACT)
 
 
 def test_gradients_are_those_of_the_value():

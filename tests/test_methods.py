@@ -69,6 +69,36 @@ def test_simclr_has_the_papers_head_and_recipe():
     assert "ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, p=0.8, form=torchvision)" in repr(method.recipe.views[0])
 
 
+def test_simclr_takes_another_loss_both_ways_round():
+    def lopsided(u, v):
+        return (u * torch.arange(u.shape[1])).sum() - (v**3).sum()
+
+    method = randomise(SimCLR(create_model("resnet_pocket"), loss=lopsided))
+    batch = batch_of(2)
+    loss, _ = method(batch, 0.0)
+    z1, z2 = method.projector(method.backbone(torch.cat(batch.views))).split(5)
+    assert_close(loss, (lopsided(z1, z2) + lopsided(z2, z1)) / 2, **EXACT)
+    assert method.landmarks(8) == {}
+
+
+def test_simclr_without_normalising():
+    method = randomise(SimCLR(create_model("resnet_pocket"), temperature=10.0, normalise=False))
+    batch = batch_of(2)
+    loss, _ = method(batch, 0.0)
+    z = method.projector(method.backbone(torch.cat(batch.views)))
+    logits = (z @ z.T / 10.0).masked_fill(torch.eye(10, dtype=torch.bool), float("-inf"))
+    assert_close(loss, torch.nn.functional.cross_entropy(logits, torch.arange(10).roll(5)), **EXACT)
+
+
+@pytest.mark.parametrize(("layers", "widths"), [(0, []), (1, [(128, 7)]), (2, [(128, 11), (11, 7)])])
+def test_simclrs_head_may_be_none_linear_or_deeper(layers, widths):
+    from minivit import preset
+
+    method = preset("simclr/pocket", model="resnet_pocket", head_args={"layers": layers, "hidden_dim": 11, "out_dim": 7}).build(10)
+    assert [(m.in_features, m.out_features) for m in method.projector if isinstance(m, nn.Linear)] == widths
+    assert method.projector(torch.randn(5, 128)).shape == (5, 7 if layers else 128)
+
+
 def test_simclr_landmark_is_chance():
     method = SimCLR(create_model("vit_pocket_patch8"), projector=nn.Identity())
     assert method.landmarks(128)["chance"] == pytest.approx(5.54, abs=0.005)  # facts/simclr.md §2.2

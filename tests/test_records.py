@@ -9,7 +9,7 @@ import pytest
 from test_notebooks import NOTEBOOKS, bands
 
 import minivit
-from minivit.course.claims import ledger, verdict
+from minivit.course.claims import ledger, minus, side_of, verdict
 from minivit.replay import replay
 from minivit.runs import Run, config_hash
 from minivit.studies import read_study, values
@@ -166,6 +166,18 @@ def test_verdicts():
     assert verdict([0.2, -0.3, 0.25]) == "inconclusive"
     # twice the standard error of [0.0, 0.1, 0.2] is 2 · 0.1 / √3 = 0.115 > 0.1
     assert verdict([0.0, 0.1, 0.2]) == "inconclusive"
+
+
+def test_a_side_of_a_claim_names_cells_and_figures():
+    def line(cell, seed, knn, puzzle):
+        return {"cell": cell, "seed": seed, "final": {"knn": knn}, "last_10": {"accuracy": puzzle}}
+
+    runs = [line("a", 1, 0.5, 0.1), line("a", 0, 0.3, 0.2), line("b", 0, 0.4, 0.9), line("b", 1, 0.2, 0.8), {"cell": "b", "seed": 2, "error": "x"}]
+    assert side_of(runs, "a:knn") == [0.3, 0.5]  # in the order of the seeds
+    assert side_of(runs, "b|a:knn") == [0.3, 0.5]  # the better mean
+    assert side_of(runs, "b:last_10.accuracy") == [0.9, 0.8]
+    assert side_of(runs, "a:knn - b:knn") == pytest.approx([-0.1, 0.3])
+    assert minus([0.3, 0.5], [0.4]) == []  # a study that is still being run: not run
 
 
 def test_the_ledger_is_derived_from_the_logs():

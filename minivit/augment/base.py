@@ -35,6 +35,22 @@ class Operation:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in vars(self).items())})"
 
 
+class Sometimes(Operation):
+    """An operation that `change`s an image with probability ``p`` and else leaves it as it is."""
+
+    def __init__(self, p: float):
+        self.p = p
+
+    def draw(self, batch: int, height: int, width: int, generator: Generator) -> Draws:
+        return {"apply": uniform(0, 1, batch, generator) < self.p}
+
+    def __call__(self, x: Tensor, *, apply: Tensor) -> Tensor:
+        return torch.where(apply.to(x.device)[:, None, None, None], self.change(x), x)
+
+    def change(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
 def uniform(low: float, high: float, shape: Sequence[int] | int, generator: Generator) -> Tensor:
     shape = (shape,) if isinstance(shape, int) else shape
     return torch.rand(*shape, generator=generator, dtype=torch.float64) * (high - low) + low

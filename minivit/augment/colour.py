@@ -3,7 +3,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from minivit.augment.base import Draws, Images, Operation, uniform
+from minivit.augment.base import Draws, Images, Operation, Sometimes, uniform
 
 GRAY = (0.2989, 0.5870, 0.1140)
 
@@ -108,27 +108,22 @@ FORMS = {
 }
 
 
-class Grayscale(Operation):
+class Grayscale(Sometimes):
     """Replace all three channels by the luma with probability ``p``."""
 
     def __init__(self, p: float = 0.2):
-        self.p = p
+        super().__init__(p)
 
-    def draw(self, batch: int, height: int, width: int, generator: Generator) -> Draws:
-        return {"apply": uniform(0, 1, batch, generator) < self.p}
-
-    def __call__(self, x: Tensor, *, apply: Tensor) -> Tensor:
-        return torch.where(apply.to(x.device)[:, None, None, None], grayscale(x), x)
+    def change(self, x: Tensor) -> Tensor:
+        return grayscale(x)
 
 
-class Solarize(Operation):
+class Solarize(Sometimes):
     """Invert every value at or above ``threshold`` with probability ``p``."""
 
     def __init__(self, p: float = 0.2, *, threshold: float = 128 / 255):
-        self.p, self.threshold = p, threshold
+        super().__init__(p)
+        self.threshold = threshold
 
-    def draw(self, batch: int, height: int, width: int, generator: Generator) -> Draws:
-        return {"apply": uniform(0, 1, batch, generator) < self.p}
-
-    def __call__(self, x: Tensor, *, apply: Tensor) -> Tensor:
-        return torch.where(apply.to(x.device)[:, None, None, None] & (x >= self.threshold), 1 - x, x)
+    def change(self, x: Tensor) -> Tensor:
+        return torch.where(x >= self.threshold, 1 - x, x)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from minivit.augment.base import Draws, Operation, uniform
+from minivit.augment.base import Draws, Operation, Sometimes, uniform
 from minivit.augment.colour import grayscale
 from minivit.augment.geometry import separable
 
@@ -56,22 +56,18 @@ class GaussianNoise(Operation):
         return (x + noise.to(x) * sigma.to(x)[:, None, None, None]).clamp(0, 1)
 
 
-class Sobel(Operation):
+class Sobel(Sometimes):
     """The size of the brightness gradient in place of all three channels, with probability ``p``.
 
     √(gx² + gy²) / 4 of the 3×3 Sobel filters on the grayscale, clipped to [0, 1]: a black-white edge gives 1. Border pixels are repeated.
     """
 
     def __init__(self, p: float = 1.0):
-        self.p = p
+        super().__init__(p)
 
-    def draw(self, batch: int, height: int, width: int, generator: Generator) -> Draws:
-        return {"apply": uniform(0, 1, batch, generator) < self.p}
-
-    def __call__(self, x: Tensor, *, apply: Tensor) -> Tensor:
+    def change(self, x: Tensor) -> Tensor:
         gray = F.pad(grayscale(x), (1, 1, 1, 1), mode="replicate")
         rows = gray[..., :-2, :] + 2 * gray[..., 1:-1, :] + gray[..., 2:, :]
         columns = gray[..., :-2] + 2 * gray[..., 1:-1] + gray[..., 2:]
         across, down = rows[..., 2:] - rows[..., :-2], columns[..., 2:, :] - columns[..., :-2, :]
-        edges = (torch.hypot(across, down) / 4).clamp(max=1)
-        return torch.where(apply.to(x.device)[:, None, None, None], edges, x)
+        return (torch.hypot(across, down) / 4).clamp(max=1)

@@ -5,7 +5,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from minivit.augment.base import Draws, Operation, uniform
+from minivit.augment.base import Draws, Operation, Sometimes, uniform
 
 
 class RandomResizedCrop(Operation):
@@ -110,17 +110,14 @@ def separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return torch.matmul(torch.matmul(rows[:, None], x), columns[:, None].mT)
 
 
-class HorizontalFlip(Operation):
+class HorizontalFlip(Sometimes):
     """Mirror left and right with probability ``p``."""
 
     def __init__(self, p: float = 0.5):
-        self.p = p
+        super().__init__(p)
 
-    def draw(self, batch: int, height: int, width: int, generator: Generator) -> Draws:
-        return {"apply": uniform(0, 1, batch, generator) < self.p}
-
-    def __call__(self, x: Tensor, *, apply: Tensor) -> Tensor:
-        return torch.where(apply.to(x.device)[:, None, None, None], x.flip(-1), x)
+    def change(self, x: Tensor) -> Tensor:
+        return x.flip(-1)
 
 
 class Rotation(Operation):

@@ -32,6 +32,7 @@ def simclr(
     min_area: float = 0.08,
     blur: bool | None = None,
     form: str = "torchvision",
+    quarter_turns: bool = False,
     mean: Numbers = None,
     std: Numbers = None,
 ) -> View:
@@ -39,15 +40,16 @@ def simclr(
 
     ImageNet: ``simclr(224)``. CIFAR-10: ``simclr(32, strength=0.5)``, no blur. ``strength=0`` leaves out both colour
     operations (crop only). ``form`` is the jitter's: the paper's results come from "tf_v1", the code's default today is
-    "tf_v2", and both resize bicubically. The paper feeds [0, 1] without normalisation.
+    "tf_v2", and both resize bicubically. The paper feeds [0, 1] without normalisation. ``quarter_turns`` ends the view with a
+    turn by 0°, 90°, 180° or 270°, equally likely: what h remembers of it and z forgets is the paper's table 3.
     Source: Chen et al. 2020, appendix A; boxes are sampled as torchvision does (see `RandomResizedCrop`).
     """
     interpolation = "bilinear" if form == "torchvision" else "bicubic"
     operations: list[Operation] = [RandomResizedCrop(size, area=(min_area, 1.0), interpolation=interpolation), HorizontalFlip()]
     if strength > 0:
-        jitter = ColorJitter(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength, form=form)
-        operations += [jitter, Grayscale()]
-    return View(*operations, *_blur(size, blur, 0.5), mean=mean, std=std)
+        operations += [simclr_jitter(strength, form=form), Grayscale()]
+    turns = [Rotation(0.75)] if quarter_turns else []
+    return View(*operations, *_blur(size, blur, 0.5), *turns, mean=mean, std=std)
 
 
 def moco_v1(size: int, *, min_area: float = 0.2, mean: Numbers = IMAGENET_MEAN, std: Numbers = IMAGENET_STD) -> View:
@@ -111,19 +113,23 @@ def swav(
     """
 
     def view(side: int, area: tuple[float, float]) -> View:
-        jitter = ColorJitter(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
         crop = RandomResizedCrop(side, area=area)
-        return View(crop, HorizontalFlip(), jitter, Grayscale(), *_blur(side, blur, 0.5), mean=mean, std=std)
+        return View(crop, HorizontalFlip(), simclr_jitter(strength), Grayscale(), *_blur(side, blur, 0.5), mean=mean, std=std)
 
     if small_size is None:
         return (view(size, (0.08, 1.0)),) * 2
     return (view(size, (0.14, 1.0)),) * 2 + (view(small_size, (0.05, 0.14)),) * small_views
 
 
+def simclr_jitter(strength: float, **options: str) -> ColorJitter:
+    """SimCLR's colour jitter at strength s: 0.8 s, 0.8 s, 0.8 s, and a hue of 0.2 s. SwAV takes it over."""
+    return ColorJitter(0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength, **options)
+
+
 COMPOSED: dict[str, Callable[[int, float], tuple[Operation, ...]]] = {  # of the image's side and the crop's smallest area
     "crop": lambda size, min_area: (RandomResizedCrop(size, area=(min_area, 1.0)), HorizontalFlip()),
     "cutout": lambda size, min_area: (Cutout(),),
-    "color": lambda size, min_area: (ColorJitter(0.8, 0.8, 0.8, 0.2), Grayscale()),
+    "color": lambda size, min_area: (simclr_jitter(1.0), Grayscale()),
     "sobel": lambda size, min_area: (Sobel(),),
     "noise": lambda size, min_area: (GaussianNoise(),),
     "blur": lambda size, min_area: tuple(_blur(size, True, 1.0)),

@@ -23,6 +23,21 @@ def verdict(differences: list[float]) -> str:
     return "holds" if mean > 0 else "did not hold"
 
 
+def side_of(runs: list[dict[str, Any]], words: str) -> list[float]:
+    """One side of a claim, over the seeds: "cell:figure"; "cell|cell:figure", the cell with the best mean (each method at its own
+    best setting); or a difference of two such, "a:figure - b:figure"."""
+    first, _, second = words.partition(" - ")
+    if second:
+        return minus(side_of(runs, first), side_of(runs, second))
+    cells, figure = words.split(":")
+    return max((values(runs, cell, figure) for cell in cells.split("|")), key=lambda found: sum(found) / max(len(found), 1))
+
+
+def minus(more: list[float], less: list[float]) -> list[float]:
+    """Seed by seed; nothing while one side has seeds that the other still lacks, as in a study that is being run."""
+    return [a - b for a, b in zip(more, less, strict=True)] if len(more) == len(less) else []
+
+
 def ledger(root: Path = ROOT) -> list[dict[str, Any]]:
     """Every claim of ``data/claims.toml`` with its differences and its verdict, per scale."""
     claims = tomllib.loads((root / "data" / "claims.toml").read_text())["claim"]
@@ -33,8 +48,7 @@ def ledger(root: Path = ROOT) -> list[dict[str, Any]]:
             differences = []
             if test:
                 _, runs = read_study(root / "data" / "runs" / test["study"])
-                more, less = (values(runs, *test[side].split(":")) for side in ("more", "less"))
-                differences = [a - b for a, b in zip(more, less, strict=True)]
+                differences = minus(*(side_of(runs, test[side]) for side in ("more", "less")))
             claim["differences"][scale], claim["verdicts"][scale] = differences, verdict(differences)
     return claims
 

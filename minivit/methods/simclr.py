@@ -1,5 +1,6 @@
 """SimCLR: two views of an image attract, views of different images repel."""
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,9 @@ class SimCLR(Method):
     Both views go through the network in one pass of 2B images, so BatchNorm sees them together, as in the official code.
     ``projector`` is any module ``(B, D) -> (B, D_z)``; by default the paper's two-layer head. ``recipe`` is by default
     the paper's at the backbone's image size. With several processes pass ``gather`` (`minivit.distributed.gather`).
-    Source: Chen et al. 2020, algorithm 1.
+    ``normalise=False`` leaves the projections at their length (the paper's table 5). ``loss`` puts another one in place of
+    `nt_xent`: a function of (anchors, keys), both (B, D_z), called both ways round and averaged, on one process only.
+    Source: Chen et al. 2020, algorithm 1; losses compared: table 4.
     """
 
     def __init__(
@@ -26,6 +29,8 @@ class SimCLR(Method):
         *,
         projector: nn.Module | None = None,
         temperature: float = 0.5,
+        normalise: bool = True,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         recipe: Recipe | None = None,
         gather: Gather | None = None,
     ):
@@ -34,16 +39,19 @@ class SimCLR(Method):
             recipe = Recipe((view, view), eval=augment.evaluation(backbone.image_size))
         super().__init__(backbone, recipe)
         self.projector = build_projector("simclr_v1", backbone.dim) if projector is None else projector
-        self.temperature, self.gather = temperature, gather
+        self.temperature, self.normalise, self.loss, self.gather = temperature, normalise, loss, gather
 
     def forward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         h = self.backbone(torch.cat(batch.views))
         z1, z2 = self.projector(h).chunk(2)
-        loss = nt_xent(z1, z2, temperature=self.temperature, gather=self.gather)
+        if self.loss is None:
+            loss = nt_xent(z1, z2, temperature=self.temperature, gather=self.gather, normalise=self.normalise)
+        else:
+            loss = (self.loss(z1, z2) + self.loss(z2, z1)) / 2
         return loss, {"accuracy": contrastive_accuracy(z1, z2), "z_spread": spread(z1)}
 
     def landmarks(self, batch_size: int) -> dict[str, float]:
-        return {"chance": math.log(2 * batch_size - 1)}
+        return {"chance": math.log(2 * batch_size - 1)} if self.loss is None and self.normalise else {}
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ class ResNetConfig:
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
     stem: str = "imagenet"  # 7×7 stride 2 and max-pool; "cifar": 3×3 stride 1, no pool
     width: int = 64  # channels of the first stage; the official width multiplier w is 64 w
+    first_shortcut: bool = False  # project the first shortcut, too, as the official SimCLR code does
     image_size: int = 224  # only tells recipes which size to make; any size is accepted
 
 
@@ -31,14 +32,14 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int):
+    def __init__(self, in_channels: int, channels: int, stride: int, *, project: bool = False):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
         self.bn1 = BatchNorm(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.bn2 = BatchNorm(channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut(in_channels, channels, stride)
+        self.downsample = shortcut(in_channels, channels, stride, project)
         nn.init.zeros_(self.bn2.weight)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch out_channels rows columns"]:
@@ -52,7 +53,7 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int):
+    def __init__(self, in_channels: int, channels: int, stride: int, *, project: bool = False):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn1 = BatchNorm(channels)
@@ -61,7 +62,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
         self.bn3 = BatchNorm(4 * channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut(in_channels, 4 * channels, stride)
+        self.downsample = shortcut(in_channels, 4 * channels, stride, project)
         nn.init.zeros_(self.bn3.weight)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch out_channels rows columns"]:
@@ -71,9 +72,9 @@ class Bottleneck(nn.Module):
         return self.relu(out + (self.downsample(x) if self.downsample else x))
 
 
-def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """None (identity) where the shape stays; else a 1×1 convolution and a norm."""
-    if stride == 1 and in_channels == out_channels:
+def shortcut(in_channels: int, out_channels: int, stride: int, project: bool = False) -> nn.Sequential | None:
+    """None (identity) where the shape stays, unless ``project``; else a 1×1 convolution and a norm."""
+    if stride == 1 and in_channels == out_channels and not project:
         return None
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), BatchNorm(out_channels))
 
@@ -85,7 +86,7 @@ class ResNet(nn.Module):
     """Residual network: ``(B, 3, H, W) -> (B, D)`` features after global average pooling, or logits with a head.
 
     Computes torchvision's function with torchvision's parameter names. SimCLR's official ResNet-18 has one more
-    projection shortcut, in its first stage (11,173,056 parameters with the CIFAR stem, against 11,168,832 here).
+    projection shortcut, in its first stage: ``first_shortcut=True`` (11,173,056 parameters with the CIFAR stem, else 11,168,832).
     Source: He et al. 2016; zero-initialised last norm: Goyal et al. 2017; CIFAR stem: Chen et al. 2020, appendix B.9.
     """
 
@@ -107,7 +108,8 @@ class ResNet(nn.Module):
             blocks = []
             for i in range(depth):
                 stride = 2 if stage > 0 and i == 0 else 1
-                blocks.append(block(channels, width * 2**stage, stride))
+                project = config.first_shortcut and stage == i == 0
+                blocks.append(block(channels, width * 2**stage, stride, project=project))
                 channels = width * 2**stage * block.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
         self.dim = channels

@@ -1,0 +1,136 @@
+"""Further judgements of a trained method, which a preset's ``also`` asks for by name; each with its protocol in words."""
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minivit.augment import Recipe, View
+from minivit.augment.geometry import HorizontalFlip, RandomResizedCrop
+from minivit.datasets import ImageData
+from minivit.evaluate import evaluating, extract_features, judge, linear_probe, raw_pixels
+from minivit.methods import Method
+from minivit.transfer import fine_tune, sgd_probe
+
+Figures = dict[str, float]
+Feature = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged: the trained method, its backbone before training, and the images."""
+
+    method: Method
+    untrained: nn.Module
+    train: ImageData
+    test: ImageData
+    seed: int
+
+    def h(self, x: Tensor) -> Tensor:
+        return self.method.backbone(x)
+
+    def z(self, x: Tensor) -> Tensor:
+        return self.method.projector(self.method.backbone(x))
+
+    def features(self, fn: Feature, data: ImageData) -> tuple[Tensor, Tensor]:
+        device = next(self.method.parameters()).device
+        with evaluating(self.method, self.untrained):
+            return extract_features(fn, data, transform=self.method.recipe.eval, device=device)
+
+    def probe(self, fn: Feature, train: ImageData, test: ImageData) -> float:
+        return linear_probe(*self.features(fn, train), *self.features(fn, test))
+
+    def crop_and_flip(self) -> Recipe:
+        """The recipe's first view without its colours: what linear evaluation and fine-tuning train on."""
+        view, eval_view = self.method.recipe.views[0], self.method.recipe.eval
+        kept = [operation for operation in view.operations if isinstance(operation, RandomResizedCrop | HorizontalFlip)]
+        return Recipe((View(*kept, mean=view.mean, std=view.std),), eval=eval_view)
+
+
+def projection(subject: Subject) -> Figures:
+    device = next(subject.method.parameters()).device
+    with evaluating(subject.method):
+        scores, _ = judge(subject.z, subject.train, subject.test, transform=subject.method.recipe.eval, device=device)
+    return {f"z_{name}": value for name, value in scores.items()}
+
+
+def quarter_turns(subject: Subject, *, classes: Sequence[str] | None = None) -> Figures:
+    train, test = (turned(data, classes or data.classes) for data in (subject.train, subject.test))
+    sides = {"h": subject.h, "z": subject.z, "random": subject.untrained, "raw": raw_pixels}
+    return {f"turn_{name}": subject.probe(fn, train, test) for name, fn in sides.items()}
+
+
+def turned(data: ImageData, classes: Sequence[str]) -> ImageData:
+    """Every image of these classes in all four positions; the label is the number of quarter turns."""
+    wanted = torch.tensor([data.classes.index(name) for name in classes], device=data.labels.device)
+    data = data.subset(torch.isin(data.labels, wanted).nonzero()[:, 0])
+    images = torch.cat([data.images.rot90(turns, (-2, -1)) for turns in range(4)])
+    labels = torch.arange(4, device=data.labels.device).repeat_interleave(len(data))
+    return ImageData(images, labels, ("0°", "90°", "180°", "270°"), data.name)
+
+
+def few_labels(subject: Subject, *, counts: Sequence[int]) -> Figures:
+    figures = {}
+    for count in counts:
+        labelled = subject.train.balanced(count, seed=subject.seed)
+        for prefix, fn in (("", subject.h), ("raw_", raw_pixels)):
+            figures[f"{prefix}probe_{count}"] = subject.probe(fn, labelled, subject.test)
+    return figures
+
+
+def linear_evaluation(subject: Subject, **options: Any) -> Figures:
+    accuracy = sgd_probe(subject.method.backbone, subject.train, subject.test, recipe=subject.crop_and_flip(), seed=subject.seed, **options)
+    return {"sgd_probe": accuracy}
+
+
+def fine_tuning(subject: Subject, *, labels: int | None = None, **options: Any) -> Figures:
+    train = subject.train.balanced(labels, seed=subject.seed) if labels else subject.train
+    suffix = f"_{labels}" if labels else ""
+    starts = {"fine_tune": subject.method.backbone, "scratch": subject.untrained}
+    options = {"recipe": subject.crop_and_flip(), "seed": subject.seed, **options}
+    return {name + suffix: fine_tune(backbone, train, subject.test, **options) for name, backbone in starts.items()}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A judgement, ``(Subject, **options) -> figures``, and in one sentence how its numbers come about."""
+
+    words: str
+    judge: Callable[..., Figures]
+
+
+PROTOCOLS = {
+    "projection": Protocol("z_*: kNN (k 20, temperature 0.1) and linear probe (l2 1e-3) of the projection z in place of h", projection),
+    "quarter_turns": Protocol(
+        "turn_*: linear probe (l2 1e-3) that names an image's quarter turn, from h, z, an untrained h and raw pixels; chance 0.25", quarter_turns
+    ),
+    "few_labels": Protocol(
+        "probe_N: linear probe (l2 1e-3) on h of N labelled training images, balanced, drawn by the seed; raw_: on raw pixels", few_labels
+    ),
+    "sgd_probe": Protocol(
+        "sgd_probe: linear classifier by Nesterov SGD, lr 0.1·B/256, cosine, crop and flip, backbone frozen in eval mode", linear_evaluation
+    ),
+    "fine_tune": Protocol(
+        "fine_tune: backbone and new classifier by Nesterov SGD, lr 0.05·B/256, cosine, no decay, crop and flip; scratch: from random weights",
+        fine_tuning,
+    ),
+}
+ALWAYS = "knn: k 20, cosine, weights exp(s/0.1), all training images; probe: logistic regression, l2 1e-3, standardised features, no augmentation"
+
+
+def further_figures(subject: Subject, also: dict[str, dict[str, Any]]) -> Figures:
+    """What the named protocols come to, one after the other; their options are the dicts' values."""
+    figures: Figures = {}
+    for name, options in also.items():
+        figures |= PROTOCOLS[name].judge(subject, **options)
+    return figures
+
+
+def in_words(also: dict[str, dict[str, Any]]) -> list[str]:
+    """The protocols behind a card's figures, with the options that were given."""
+    lines = [ALWAYS, "all: last epoch, backbone frozen in eval mode, the recipe's eval view"]
+    for name, options in also.items():
+        given = ", ".join(f"{key} {value}" for key, value in options.items())
+        lines.append(PROTOCOLS[name].words + (f" ({given})" if given else ""))
+    return lines

@@ -1,0 +1,72 @@
+"""LARS against the rule written out in NumPy."""
+import numpy as np
+import pytest
+import torch
+from randomise import normal
+from torch import nn
+
+from minivit import LARS
+
+
+def numpy_lars(w, gradients, lrs, *, wd, eta, m, in_buffer):
+    """One tensor's path under the rule of the fact sheets (SimCLR §4.1, MoCo v3 §6.3), a step for each gradient."""
+    w, v = w.copy(), np.zeros_like(w)
+    for g, lr in zip(gradients, lrs, strict=True):
+        g = g.copy()
+        if w.ndim > 1:
+            g = g + wd * w
+            w_norm, g_norm = np.sqrt((w**2).sum()), np.sqrt((g**2).sum())
+            g = g * (eta * w_norm / g_norm if w_norm > 0 and g_norm > 0 else 1.0)
+        if in_buffer:
+            v = m * v + lr * g
+            w = w - v
+        else:
+            v = m * v + g
+            w = w - lr * v
+    return w
+
+
+@pytest.mark.parametrize("in_buffer", [False, True])
+@pytest.mark.parametrize("start", ["random", "zero"])
+def test_lars_equals_the_rule(in_buffer, start):
+    shapes = [(5, 3), (7,), (3, 2, 3, 3)]
+    lrs = [0.3, 1.1, 0.2, 0.7]  # a schedule: the two places of lr then differ
+    values = [normal(*shape, seed=i) * (start == "random") for i, shape in enumerate(shapes)]
+    weights = [nn.Parameter(value) for value in values]
+    before = [w.detach().numpy().copy() for w in weights]
+    gradients = [[normal(*shape, seed=10 * i + step) for step in range(4)] for i, shape in enumerate(shapes)]
+    optimizer = LARS(weights, lr=1.0, momentum=0.8, weight_decay=0.03, eta=0.01, lr_in_buffer=in_buffer)
+    for step, lr in enumerate(lrs):
+        optimizer.param_groups[0]["lr"] = lr
+        for w, g in zip(weights, gradients, strict=True):
+            w.grad = g[step].clone()
+        optimizer.step()
+    for w, first, g in zip(weights, before, gradients, strict=True):
+        expected = numpy_lars(first, [x.numpy() for x in g], lrs, wd=0.03, eta=0.01, m=0.8, in_buffer=in_buffer)
+        np.testing.assert_allclose(w.detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_lars_leaves_a_weight_without_gradient_alone():
+    w = nn.Parameter(normal(3, 3))
+    before = w.detach().clone()
+    LARS([w], lr=1.0, weight_decay=0.1).step()
+    assert torch.equal(w, before)
+
+
+def test_lars_resumes_bit_for_bit():
+    def trained(steps, saved=None):
+        torch.manual_seed(0)
+        net = nn.Linear(5, 3)
+        optimizer = LARS(net.parameters(), lr=0.1, lr_in_buffer=True)
+        if saved:
+            net.load_state_dict(saved[0])
+            optimizer.load_state_dict(saved[1])
+        for step in steps:
+            optimizer.zero_grad()
+            net(torch.randn(7, 5, generator=torch.Generator().manual_seed(step))).square().mean().backward()
+            optimizer.step()
+        return {k: v.clone() for k, v in net.state_dict().items()}, optimizer.state_dict()
+
+    whole, (half, state) = trained(range(6))[0], trained(range(3))
+    resumed = trained(range(3, 6), (half, state))[0]
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
