@@ -61,6 +61,11 @@ def info_nce(
         return F.cross_entropy(logits, torch.arange(q.shape[0], device=q.device) + offset)
 
 
+def both_ways(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss of (anchors, keys) as a loss of two views: the mean of both ways round."""
+    return lambda z1, z2: (loss(z1, z2) + loss(z2, z1)) / 2
+
+
 def nt_logistic(
     u: Float[Tensor, "batch out_dim"], v: Float[Tensor, "batch out_dim"], *, temperature: float, semi_hard: bool = False
 ) -> Float[Tensor, ""]:

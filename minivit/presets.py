@@ -76,7 +76,7 @@ class Preset:
             given = dict(self.method_args)
             if "loss" in given:  # {"name": "margin_triplet", "margin": 0.4}: a function of minivit.losses and its settings
                 settings = dict(given["loss"])
-                given["loss"] = partial(getattr(losses, settings.pop("name")), **settings)
+                given["loss"] = losses.both_ways(partial(getattr(losses, settings.pop("name")), **settings))
             method = METHODS[self.method](backbone, recipe=self.recipe(), **extra, **given)
         return set_batch_norm(method, sync=True)  # joint statistics where several processes train
 

@@ -293,7 +293,7 @@ MUTANTS = {
         "(self.projector(h)[part::2] for part in (0, 1))",
         simclr_parity,
     ),
-    "SimCLR's loss reads h": Mutant(simclr.SimCLR, "nt_xent(z1, z2,", "nt_xent(*h.chunk(2),", simclr_parity),
+    "SimCLR's loss reads h": Mutant(simclr.SimCLR, "self.loss(z1, z2)", "self.loss(*h.chunk(2))", simclr_parity),
     "biases and norms decay": Mutant(
         base.param_groups,
         "parameter.dim() < 2 or ",

@@ -70,10 +70,12 @@ def test_simclr_has_the_papers_head_and_recipe():
 
 
 def test_simclr_takes_another_loss_both_ways_round():
+    from minivit.losses import both_ways
+
     def lopsided(u, v):
         return (u * torch.arange(u.shape[1])).sum() - (v**3).sum()
 
-    method = randomise(SimCLR(create_model("resnet_pocket"), loss=lopsided))
+    method = randomise(SimCLR(create_model("resnet_pocket"), loss=both_ways(lopsided)))
     batch = batch_of(2)
     loss, _ = method(batch, 0.0)
     z1, z2 = method.projector(method.backbone(torch.cat(batch.views))).split(5)
@@ -81,13 +83,16 @@ def test_simclr_takes_another_loss_both_ways_round():
     assert method.landmarks(8) == {}
 
 
-def test_simclr_without_normalising():
-    method = randomise(SimCLR(create_model("resnet_pocket"), temperature=10.0, normalise=False))
+def test_a_preset_names_simclrs_loss_and_its_settings():
+    from minivit import preset
+
+    loss = {"name": "nt_xent", "temperature": 10.0, "normalise": False}
+    method = randomise(preset("simclr/pocket", model="resnet_pocket", method_args={"loss": loss}).build(10))
     batch = batch_of(2)
-    loss, _ = method(batch, 0.0)
+    value, _ = method(batch, 0.0)
     z = method.projector(method.backbone(torch.cat(batch.views)))
     logits = (z @ z.T / 10.0).masked_fill(torch.eye(10, dtype=torch.bool), float("-inf"))
-    assert_close(loss, torch.nn.functional.cross_entropy(logits, torch.arange(10).roll(5)), **EXACT)
+    assert_close(value, torch.nn.functional.cross_entropy(logits, torch.arange(10).roll(5)), **EXACT)
 
 
 @pytest.mark.parametrize(("layers", "widths"), [(0, []), (1, [(128, 7)]), (2, [(128, 11), (11, 7)])])

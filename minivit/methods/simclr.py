@@ -1,6 +1,7 @@
 """SimCLR: two views of an image attract, views of different images repel."""
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ class SimCLR(Method):
     Both views go through the network in one pass of 2B images, so BatchNorm sees them together, as in the official code.
     ``projector`` is any module ``(B, D) -> (B, D_z)``; by default the paper's two-layer head. ``recipe`` is by default
     the paper's at the backbone's image size. With several processes pass ``gather`` (`minivit.distributed.gather`).
-    ``normalise=False`` leaves the projections at their length (the paper's table 5). ``loss`` puts another one in place of
-    `nt_xent`: a function of (anchors, keys), both (B, D_z), called both ways round and averaged, on one process only.
+    ``loss``, a function of z1 and z2, both (B, D_z), takes the place of `nt_xent` at this temperature; one that sees only one
+    side's negatives goes through `minivit.losses.both_ways`.
     Source: Chen et al. 2020, algorithm 1; losses compared: table 4.
     """
 
@@ -29,7 +30,6 @@ class SimCLR(Method):
         *,
         projector: nn.Module | None = None,
         temperature: float = 0.5,
-        normalise: bool = True,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         recipe: Recipe | None = None,
         gather: Gather | None = None,
@@ -39,19 +39,17 @@ class SimCLR(Method):
             recipe = Recipe((view, view), eval=augment.evaluation(backbone.image_size))
         super().__init__(backbone, recipe)
         self.projector = build_projector("simclr_v1", backbone.dim) if projector is None else projector
-        self.temperature, self.normalise, self.loss, self.gather = temperature, normalise, loss, gather
+        self.temperature, self.chance_is_known = temperature, loss is None
+        self.loss = loss or partial(nt_xent, temperature=temperature, gather=gather)
 
     def forward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         h = self.backbone(torch.cat(batch.views))
         z1, z2 = self.projector(h).chunk(2)
-        if self.loss is None:
-            loss = nt_xent(z1, z2, temperature=self.temperature, gather=self.gather, normalise=self.normalise)
-        else:
-            loss = (self.loss(z1, z2) + self.loss(z2, z1)) / 2
+        loss = self.loss(z1, z2)
         return loss, {"accuracy": contrastive_accuracy(z1, z2), "z_spread": spread(z1)}
 
     def landmarks(self, batch_size: int) -> dict[str, float]:
-        return {"chance": math.log(2 * batch_size - 1)} if self.loss is None and self.normalise else {}
+        return {"chance": math.log(2 * batch_size - 1)} if self.chance_is_known else {}
 
 
 @torch.no_grad()
