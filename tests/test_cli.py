@@ -87,7 +87,8 @@ def test_claims_prints_the_ledger():
     assert result.returncode == 0 and "simclr-1" in result.stdout and "full: not run" in result.stdout
 
 
-SLIDES = {"00_neighbours": "nearest neighbours", "01_shuffled": "patches shuffled", "02_usefulness": "crop only: pretext accuracy"}
+SLIDES = {"00_neighbours": "nearest neighbours", "01_shuffled": "patches shuffled", "02_usefulness": "crop only: pretext accuracy",
+          "03_similarity": "How far turned: "}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "words"), SLIDES.items())

@@ -130,6 +130,16 @@ LIVE = {
         "crop and colour: kNN": figure("crop_and_colour", "knn"),
         "gap in kNN": lambda runs: runs["crop_and_colour"]["final"]["knn"] - runs["crop_only"]["final"]["knn"],
     }),
+    "03_simclr": ("chapter_03", {
+        "first loss, as a share of chance": lambda runs: runs["turns"]["loss_every_10"][0] / np.log(319),
+        "last loss, as a share of chance": lambda runs: runs["turns"]["last_10"]["loss"] / np.log(319),
+        "contrastive accuracy": figure("turns", "accuracy", "last_10"),
+        "class, probe of h": figure("turns", "probe"),
+        "class, probe of z": figure("turns", "z_probe"),
+        "quarter turn, probe of h": figure("turns", "turn_h"),
+        "quarter turn, probe of z": figure("turns", "turn_z"),
+        "quarter turn, probe of random weights": figure("turns", "turn_random"),
+    }),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from minivit.augment import generator_of
 from minivit.course.claims import ROOT
-from minivit.course.plots import ch00, ch01, ch02
+from minivit.course.plots import ch00, ch01, ch02, ch03
 from minivit.course.plots.style import save_slide, use_style
 from minivit.datasets import load_data
 from minivit.engine import batch_ids, make_batch
@@ -106,10 +106,43 @@ def chapter_02(root: Path) -> tuple[Figure, str]:
     return figure, f"{alt} {shown}; raw pixels: kNN {lines['raw pixels']:.2f}."
 
 
+SIMILARITY = Path("data/runs/chapter_03/similarity.json")
+
+
+def record_03(root: Path = ROOT) -> None:
+    """Train chapter 03's live run and store the cosines of eight pictures' projections, before and after."""
+    torch.set_num_threads(1)
+    experiment = preset("simclr/pocket_turns")
+    train, test = experiment.load()
+    views = ch03.matrix_views(test, experiment.recipe())
+    method = experiment.build(len(train.classes), seed=0)
+    stored = {"before": ch03.shown_cosines(method, views)}
+    experiment.fit(train, seed=0, method=method)
+    stored["after"] = ch03.shown_cosines(method, views)
+    rounded = {when: [[round(s, 3) for s in row] for row in matrix.tolist()] for when, matrix in stored.items()}
+    write_atomic(root / SIMILARITY, (json.dumps(rounded) + "\n").encode())
+
+
+def chapter_03(root: Path) -> tuple[Figure, str]:
+    stored, experiment = json.loads((root / SIMILARITY).read_text()), preset("simclr/pocket_turns")
+    _, runs = read_study(root / "data/runs/chapter_03")
+    matrices = (torch.tensor(stored[when]) for when in ("before", "after"))
+    thumbnails = ch03.thumbnails(ch03.matrix_views(load_data("shapes", "test"), experiment.recipe()), experiment.recipe())
+    classes, turns = ({name: values(runs, "turns", figure) for name, figure in pair.items()} for pair in
+                      ({"h": "probe", "z": "z_probe"}, {"h": "turn_h", "z": "turn_z"}))  # fmt: skip
+    class_lines, turn_lines = (
+        {"chance": chance, "random weights": mean(values(runs, "turns", random)), "raw pixels": mean(values(runs, "turns", raw))}
+        for chance, random, raw in ((0.1, "random_probe", "raw_probe"), (0.25, "turn_random", "turn_raw"))
+    )
+    figure = ch03.signature(thumbnails, *matrices, classes, class_lines, turns, turn_lines)
+    return figure, ch03.signature_alt(classes, turns)
+
+
 FIGURES = {
     "00": ("00_neighbours", chapter_00, record_00),
     "01": ("01_shuffled", chapter_01, record_01),
     "02": ("02_usefulness", chapter_02, record_02),
+    "03": ("03_similarity", chapter_03, record_03),
 }
 
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minivit.course.plots.common import draw_image, knn_axes, loss_axes, scatter_axes
+from minivit.course.plots.common import draw_image, loss_axes, scatter_axes
+from minivit.course.plots.common import training as training
 from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE, RED
 from minivit.datasets import ImageData
 
@@ -34,21 +35,6 @@ def neighbours_alt(train: ImageData, test: ImageData, query: int, found: Mapping
     right = {name: int((train.labels[ids] == test.labels[query]).sum()) for name, ids in found.items()}
     rows = "; ".join(f"{name}: {count} of {len(found[name])} of the same class" for name, count in right.items())
     return f"A query picture, a {test.classes[test.labels[query]]}, and its nearest neighbours. {rows}."
-
-
-def training(
-    losses: Mapping[str, tuple[Sequence[int], Sequence[float]]],
-    knn: Mapping[str, tuple[Sequence[int], Sequence[float]]],
-    baselines: Mapping[str, float],
-    *,
-    chance_loss: float,
-    guess: float | None = None,
-) -> Figure:
-    """Left: the loss leaves its chance line. Right: the kNN accuracy passes its baselines."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
-    loss_axes(left, losses, chance=chance_loss)
-    knn_axes(right, knn, baselines, guess=guess)
-    return figure
 
 
 def bars(scores: Mapping[str, Mapping[str, float]], *, chance: float, errors: Mapping[str, Mapping[str, float]] | None = None) -> Figure:

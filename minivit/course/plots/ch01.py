@@ -1,5 +1,6 @@
 """Chapter 01: what a vision transformer makes of the place of a patch, and who looks at whom."""
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import matplotlib.pyplot as plt
 from einops import rearrange
@@ -8,8 +9,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from minivit.course.plots.common import draw_image, knn_axes, loss_axes
+from minivit.course.plots import common
+from minivit.course.plots.common import draw_image
 from minivit.course.plots.style import BLUE, GREY, ORANGE, PURPLE
+
+training = partial(common.training, measure="accuracy on test images", aside=True)  # of the classifier and of its features' neighbours
 
 
 def tiles(image: Tensor, patch: int, *, gap: int = 2) -> Tensor:
@@ -111,23 +115,6 @@ def position_maps(code: Tensor, grid: tuple[int, int], at: Sequence[tuple[int, i
         mark(ax, (row, col), 1)
         ax.set(xticks=[], yticks=[], title=f"row {row}, column {col}")
     figure.colorbar(drawn, ax=axes[-1], shrink=0.7, label="cosine")
-    return figure
-
-
-def training(
-    losses: Mapping[str, tuple[Sequence[int], Sequence[float]]],
-    accuracies: Mapping[str, tuple[Sequence[int], Sequence[float]]],
-    baselines: Mapping[str, float],
-    *,
-    chance_loss: float,
-    guess: float | None = None,
-) -> Figure:
-    """Left: the loss leaves its chance line. Right: accuracy on test images, of the classifier and of its features' neighbours."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4))
-    loss_axes(left, losses, chance=chance_loss)
-    knn_axes(right, accuracies, baselines, guess=guess)
-    right.set(ylabel="accuracy on test images")
-    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
     return figure
 
 

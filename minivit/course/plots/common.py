@@ -39,11 +39,13 @@ def image_rows(rows: Mapping[str, Sequence[Tensor]], *, size: float = 1.1) -> Fi
     return figure
 
 
-def loss_axes(axes: Axes, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], *, chance: float) -> None:
-    """Loss over steps, thin and as drawn, with the chance level it has to leave."""
+def loss_axes(axes: Axes, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], *, chance: float, floor: float | None = None) -> None:
+    """Loss over steps, thin and as drawn, with the chance level it has to leave and, if known, the floor it cannot go below."""
     for (name, (steps, values)), colour in zip(curves.items(), (BLUE, PURPLE, GREEN), strict=False):
         axes.plot(steps, values, color=colour, linewidth=1.2, label=name)
     axes.axhline(chance, color=GREY, linestyle=":", label=f"chance {chance:.2f}")
+    if floor is not None:
+        axes.axhline(floor, color=GREY, linestyle="--", label=f"floor {floor:.2f}")
     axes.set(xlabel="step", ylabel="loss")
     axes.legend()
 
@@ -61,6 +63,27 @@ def knn_axes(
         axes.axhline(guess, color="black", linewidth=1, label=f"your guess {guess:.2f}")
     axes.set(xlabel="step", ylabel="kNN accuracy", ylim=(0, 1), xlim=(0, None))
     axes.legend(loc="upper left", fontsize=10)
+
+
+def training(
+    losses: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    scores: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    baselines: Mapping[str, float],
+    *,
+    chance_loss: float,
+    floor_loss: float | None = None,
+    guess: float | None = None,
+    measure: str = "kNN accuracy",
+    aside: bool = False,
+) -> Figure:
+    """Left: the loss leaves its chance line. Right: a score and its baselines; ``aside`` puts the legend beside it."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12 if aside else 11, 4))
+    loss_axes(left, losses, chance=chance_loss, floor=floor_loss)
+    knn_axes(right, scores, baselines, guess=guess)
+    right.set(ylabel=measure)
+    if aside:
+        right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
+    return figure
 
 
 def tsne(features: Tensor, *, seed: int = 0) -> Tensor:
