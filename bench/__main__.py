@@ -12,7 +12,7 @@ COMPARISONS = (vit_step, augment, knn, nt_xent, simclr_step)
 def main() -> None:
     """Print the table, each comparison as soon as it is there."""
     machine = f"{platform.machine()} CPU with {os.cpu_count()} cores, {pairs.CORES} threads, torch {torch.__version__}"
-    print(f"{machine}; two minutes or so on an idle machine")
+    print(f"{machine}; a minute or two on an idle machine")
     print(pairs.HEADER)
     for comparison in COMPARISONS:
         print(*map(pairs.line, comparison.main()), sep="\n", flush=True)
