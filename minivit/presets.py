@@ -19,11 +19,19 @@ from minivit.layers.norm import set_batch_norm
 from minivit.methods import METHODS, Method, Supervised
 from minivit.models import create_model
 from minivit.optim import LARS
-from minivit.protocols import PROTOCOLS, Subject, further_figures, in_words
+from minivit.protocols import Subject, check, further_figures, in_words
 from minivit.runs import Run
 from minivit.transfer import NESTEROV, classifier_accuracy
 
+LOSSES = {loss.__name__: loss for loss in (losses.nt_xent, losses.info_nce, losses.nt_logistic, losses.margin_triplet)}
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "sgd": NESTEROV, "lars_simclr": partial(LARS, lr_in_buffer=True), "lars": LARS}
+
+
+def _find(table: dict[str, Any], name: Any, what: str) -> Any:
+    if name not in table:
+        near = difflib.get_close_matches(str(name), table, n=2)
+        raise ValueError(f"no {what} is called {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(table)}."))
+    return table[name]
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,12 @@ class Preset:
     labels: int | None = None  # train on so many of the training images only, balanced; the test images stay
     also: dict[str, dict[str, Any]] = field(default_factory=dict)  # further judgements: names in minivit.protocols and their options
 
+    def __post_init__(self) -> None:
+        _find(METHODS, self.method, "method")
+        _find(OPTIMIZERS, self.optimizer, "optimizer")
+        if "loss" in self.method_args:
+            _find(LOSSES, self.method_args["loss"].get("name"), "loss")
+
     def load(self) -> tuple[ImageData, ImageData]:
         """Training and test images."""
         test_limit = max(self.limit // 5, 1) if self.limit else None
@@ -76,7 +90,7 @@ class Preset:
             given = dict(self.method_args)
             if "loss" in given:  # {"name": "margin_triplet", "margin": 0.4}: a function of minivit.losses and its settings
                 settings = dict(given["loss"])
-                given["loss"] = losses.both_ways(partial(getattr(losses, settings.pop("name")), **settings))
+                given["loss"] = losses.both_ways(partial(LOSSES[settings.pop("name")], **settings))
             method = METHODS[self.method](backbone, recipe=self.recipe(), **extra, **given)
         return set_batch_norm(method, sync=True)  # joint statistics where several processes train
 
@@ -129,9 +143,11 @@ def judge_raw_pixels(train: ImageData, test: ImageData, *, transform: View, devi
 
 
 def train_and_judge(preset: Preset, *, seed: int = 0, folder: str | Path | None = None, **options: Any) -> tuple[Method, Run]:
-    """The whole experiment: load, train, evaluate, and write the run's card."""
+    """The whole experiment: load, train, evaluate, and write the run's card. ValueError, before any training, for a judgement that cannot work."""
     train, test = preset.load()
-    method, run = preset.fit(train, seed=seed, folder=folder, **options)
+    method = preset.build(len(train.classes), seed)
+    check(preset.also, method, train)
+    method, run = preset.fit(train, seed=seed, method=method, folder=folder, **options)
     if distributed.rank() > 0:
         return method, run
     final, confusion = final_figures(preset, method, train, test, seed=seed)
@@ -221,17 +237,11 @@ def preset(name: str, **overrides: Any) -> Preset:
         name = special if special in PRESETS else f"{family}/cifar10"
     elif not variant:
         name = f"{family}/pocket"
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=2)
-        raise ValueError(f"no preset is called {name!r}; " + (f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PRESETS)}."))
+    found = _find(PRESETS, name, "preset")
     unknown = set(overrides) - {f.name for f in fields(Preset)}
     if unknown:
         raise ValueError(f"a preset has no {sorted(unknown)[0]!r}; it has {', '.join(f.name for f in fields(Preset))}.")
-    for judgement in overrides.get("also", {}):
-        if judgement not in PROTOCOLS:
-            raise ValueError(f"also: no judgement is called {judgement!r}; there are {', '.join(PROTOCOLS)}.")
-    chosen = replace(PRESETS[name], **_environment(PRESETS[name]))
-    return replace(chosen, **overrides)
+    return replace(found, **{**_environment(found), **overrides})
 
 
 def _environment(chosen: Preset) -> dict[str, Any]:

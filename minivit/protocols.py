@@ -94,29 +94,54 @@ def fine_tuning(subject: Subject, *, labels: int | None = None, **options: Any) 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A judgement, ``(Subject, **options) -> figures``, and in one sentence how its numbers come about."""
+    """A judgement, ``(Subject, **options) -> figures``; in one sentence how its numbers come about; and the names of its options."""
 
     words: str
     judge: Callable[..., Figures]
+    options: tuple[str, ...] = ()
 
 
+TRAINING = ("epochs", "batch_size", "base_lr")
 PROTOCOLS = {
     "projection": Protocol("z_*: kNN (k 20, temperature 0.1) and linear probe (l2 1e-3) of the projection z in place of h", projection),
     "quarter_turns": Protocol(
-        "turn_*: linear probe (l2 1e-3) that names an image's quarter turn, from h, z, an untrained h and raw pixels; chance 0.25", quarter_turns
+        "turn_*: linear probe (l2 1e-3) that names an image's quarter turn, from h, z, an untrained h and raw pixels; chance 0.25",
+        quarter_turns,
+        ("classes",),
     ),
     "few_labels": Protocol(
-        "probe_N: linear probe (l2 1e-3) on h of N labelled training images, balanced, drawn by the seed; raw_: on raw pixels", few_labels
+        "probe_N: linear probe (l2 1e-3) on h of N labelled training images, balanced, drawn by the seed; raw_: on raw pixels",
+        few_labels,
+        ("counts",),
     ),
     "sgd_probe": Protocol(
-        "sgd_probe: linear classifier by Nesterov SGD, lr 0.1·B/256, cosine, crop and flip, backbone frozen in eval mode", linear_evaluation
+        "sgd_probe: linear classifier by Nesterov SGD, lr 0.1·B/256, cosine, crop and flip, backbone frozen in eval mode",
+        linear_evaluation,
+        TRAINING,
     ),
     "fine_tune": Protocol(
         "fine_tune: backbone and new classifier by Nesterov SGD, lr 0.05·B/256, cosine, no decay, crop and flip; scratch: from random weights",
         fine_tuning,
+        ("labels", *TRAINING),
     ),
 }
 ALWAYS = "knn: k 20, cosine, weights exp(s/0.1), all training images; probe: logistic regression, l2 1e-3, standardised features, no augmentation"
+
+
+def check(also: dict[str, dict[str, Any]], method: Method, train: ImageData) -> None:
+    """ValueError, before any training, for a judgement that this method and these images cannot have."""
+    for name, options in also.items():
+        if name not in PROTOCOLS:
+            raise ValueError(f"also: no judgement is called {name!r}; there are {', '.join(PROTOCOLS)}.")
+        for option in set(options) - set(PROTOCOLS[name].options):
+            raise ValueError(f"also: {name} has no option {option!r}; it has {', '.join(PROTOCOLS[name].options) or 'none'}.")
+        if name in ("projection", "quarter_turns") and not hasattr(method, "projector"):
+            raise ValueError(f"also: {name} judges a projection, which {type(method).__name__} does not have.")
+        for absent in set(options.get("classes") or ()) - set(train.classes):
+            raise ValueError(f"also: {name} asks for the class {absent!r}; {train.name} has {', '.join(train.classes)}.")
+        for count in [*options.get("counts", ()), *filter(None, [options.get("labels")])]:
+            if not 1 <= count <= len(train):
+                raise ValueError(f"also: {name} asks for {count} labelled images: from 1 to the {len(train)} of {train.name}.")
 
 
 def further_figures(subject: Subject, also: dict[str, dict[str, Any]]) -> Figures:
@@ -129,7 +154,7 @@ def further_figures(subject: Subject, also: dict[str, dict[str, Any]]) -> Figure
 
 def in_words(also: dict[str, dict[str, Any]]) -> list[str]:
     """The protocols behind a card's figures, with the options that were given."""
-    lines = [ALWAYS, "all: last epoch, backbone frozen in eval mode, the recipe's eval view"]
+    lines = [ALWAYS, "both: last epoch, backbone frozen in eval mode, the recipe's eval view"]
     for name, options in also.items():
         given = ", ".join(f"{key} {value}" for key, value in options.items())
         lines.append(PROTOCOLS[name].words + (f" ({given})" if given else ""))

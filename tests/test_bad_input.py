@@ -9,6 +9,7 @@ from minivit import Attention, SimCLR, collapse_report, create_model, fit, info_
 from minivit.augment import ColorJitter, RandomResizedCrop
 from minivit.methods import METHODS
 from minivit.optim import scale_lr
+from minivit.presets import train_and_judge
 from minivit.runs import Run
 from minivit.studies import read_study
 
@@ -28,6 +29,15 @@ CASES = {
     "unknown setting of a model": (lambda: create_model("vit_pocket_conv8", dept=3), "did you mean depth"),
     "unknown method": (lambda: METHODS["simclr"] and preset("simklr"), "no preset is called 'simklr/pocket'; did you mean simclr/pocket"),
     "unknown field of a preset": (lambda: preset("simclr/pocket", learning_rate=1.0), "a preset has no 'learning_rate'; it has method"),
+    "unknown loss of a preset": (lambda: preset("simclr/pocket", method_args={"loss": {"name": "nt_logistics"}}), "did you mean nt_logistic"),
+    "unknown optimizer of a preset": (lambda: preset("simclr/pocket", optimizer="adam"), "no optimizer is called 'adam'; did you mean adamw"),
+    "unknown method of a preset": (lambda: preset("simclr/pocket", method="simclear"), "no method is called 'simclear'; did you mean simclr"),
+    "unknown judgement": (lambda: judged(probe={}), "no judgement is called 'probe'; there are projection, quarter_turns"),
+    "unknown option of a judgement": (lambda: judged(fine_tune={"label": 20}), "fine_tune has no option 'label'; it has labels, epochs"),
+    "more labels than images": (lambda: judged(few_labels={"counts": [10, 500]}), "500 labelled images: from 1 to the 60 of shapes"),
+    "more labels than images to fine-tune on": (lambda: judged(fine_tune={"labels": 61}), "61 labelled images: from 1 to the 60 of shapes"),
+    "judged for a class that is not there": (lambda: judged(quarter_turns={"classes": ["cat"]}), "the class 'cat'; shapes has disc"),
+    "a projection judged where there is none": (lambda: judged("supervised/pocket", projection={}), "which Supervised does not have"),
     "unknown data": (lambda: load_data("cifar-10"), "did you mean 'cifar10'"),
     "unknown split": (lambda: load_data("shapes", "validation"), "there are 'train' and 'test'"),
     "unknown class": (lambda: load_data("shapes", classes=("disc", "cat")), "no class 'cat'"),
@@ -60,6 +70,11 @@ CASES = {
         "build it with mask_token=True",
     ),
 }
+
+
+def judged(name="simclr/pocket", **also):
+    """A run that must not begin: its steps would take hours."""
+    return train_and_judge(preset(name, limit=60, batch_size=30, steps=10**6, also=also))
 
 
 def two_labelled():
