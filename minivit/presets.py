@@ -184,9 +184,9 @@ V3 = replace(
     POCKET, method="moco_v3", head="moco_v3_vit", head_args={"hidden_dim": 256, "out_dim": 64}, predictor_args={"hidden_dim": 256},
     batch_size=128, method_args={"temperature": 0.2, "momentum": 0.5, "ramp": False},
 )  # fmt: skip
+# v2 gets SimCLR's head, with BatchNorm, and the symmetric loss: in so few steps its own head hardly learns (study moco_v2).
 V2 = replace(
-    POCKET, method="moco", head="moco_v2", head_args={"hidden_dim": 256, "out_dim": 64}, batch_size=128,
-    method_args={"queue_size": 1024, "momentum": 0.99, "temperature": 0.2},
+    POCKET, method="moco", batch_size=256, lr=2e-3, method_args={"queue_size": 1024, "momentum": 0.99, "temperature": 0.2, "symmetric": True},
 )  # fmt: skip
 IMAGENET = {"data": "folder:imagenet", "data_size": 256, "image_size": 224, "mean": augment.IMAGENET_MEAN, "std": augment.IMAGENET_STD}
 V3_IMAGENET = replace(
@@ -196,7 +196,8 @@ V3_IMAGENET = replace(
 )  # fmt: skip
 V2_IMAGENET = replace(
     V2, **IMAGENET, model="resnet50", batch_size=256, lr=0.03, steps=None, epochs=200, warmup=0, weight_decay=1e-4, optimizer="sgd_plain",
-    view="moco_v2", view_args={}, head_args={}, method_args={}, also={"sgd_probe": {"epochs": 100, "batch_size": 256, "base_lr": 30.0}},
+    head="moco_v2", head_args={}, view="moco_v2", view_args={}, method_args={},
+    also={"sgd_probe": {"epochs": 100, "batch_size": 256, "base_lr": 30.0}},
 )  # fmt: skip
 
 PRESETS = {
@@ -239,8 +240,8 @@ PRESETS = {
     ),
     "moco_v2/pocket": V2,
     # Chapter 05's live runs; in the second the key encoder is a copy of the query encoder at every step.
-    "moco_v2/pocket_live": replace(V2, steps=120),
-    "moco_v2/pocket_copy": replace(V2, steps=120, method_args={**V2.method_args, "momentum": 0.0}),
+    "moco_v2/pocket_live": replace(V2, steps=100),
+    "moco_v2/pocket_copy": replace(V2, steps=100, method_args={**V2.method_args, "momentum": 0.0}),
     "moco_v3/pocket": V3,
     "moco_v3/pocket_live": replace(V3, steps=250),
     "moco_v3/cifar10_cpu": replace(
