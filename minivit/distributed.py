@@ -26,7 +26,7 @@ def start() -> None:
 
 
 def gather(local: Tensor) -> tuple[Tensor, int]:
-    """Join ``(V, B, D)`` of all processes to ``(V, R·B, D)``, with gradient; and where the local images start.
+    """Join ``(V, B, ...)`` of all processes to ``(V, R·B, ...)``, with gradient; and where the local images start.
 
     The gradient matters: a plain ``all_gather`` cuts it, and SimCLR then trains on half of the true one.
     """
@@ -35,7 +35,7 @@ def gather(local: Tensor) -> tuple[Tensor, int]:
     parts = local.new_zeros(world_size(), *local.shape)  # each fills its own place, the sum fills all: SimCLR's way
     parts[rank()] = local
     parts = sum_over_processes(parts)
-    return rearrange(parts, "r v b d -> v (r b) d"), rank() * local.shape[1]
+    return rearrange(parts, "r v b ... -> v (r b) ..."), rank() * local.shape[1]
 
 
 @torch.no_grad()

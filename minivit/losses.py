@@ -61,6 +61,27 @@ def info_nce(
         return F.cross_entropy(logits, torch.arange(q.shape[0], device=q.device) + offset)
 
 
+def queue_nce(
+    q: Float[Tensor, "batch out_dim"],
+    k: Float[Tensor, "batch out_dim"],
+    queue: Float[Tensor, "queue_size out_dim"],
+    *,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """MoCo's loss, the mean over B queries: ``−log( exp(q_i·k_i/τ) / (exp(q_i·k_i/τ) + Σ_j exp(q_i·queue_j/τ)) )``, unit vectors.
+
+    The positive stands in column 0 of B × (1 + K) logits; the K rows of ``queue`` are the only negatives, so k must not be in it yet.
+    Vectors that point anywhere give about ln(K+1). No factor 2τ.
+    Source: He et al. 2020, eq. 1 and algorithm 1.
+    """
+    _check(q, k, temperature)
+    with torch.autocast(q.device.type, enabled=False):
+        q, k, queue = (F.normalize(_full(x), dim=-1) for x in (q, k, queue))
+        positive = (q * k).sum(dim=1, keepdim=True)
+        logits = torch.cat([positive, q @ queue.T], dim=1) / temperature
+        return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+
+
 def both_ways(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
     """A loss of (anchors, keys) as a loss of two views: the mean of both ways round."""
     return lambda z1, z2: (loss(z1, z2) + loss(z2, z1)) / 2

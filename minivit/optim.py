@@ -1,4 +1,4 @@
-"""LARS; learning rates: scaling rules and the warm-up + cosine schedule; parameter groups."""
+"""LARS and LAMB; learning rates: scaling rules and the warm-up + cosine schedule; parameter groups."""
 import math
 from collections.abc import Callable, Iterable
 
@@ -6,10 +6,41 @@ import torch
 
 from minivit.methods.base import param_groups
 
-__all__ = ["LARS", "param_groups", "scale_lr", "warmup_cosine"]
+__all__ = ["LAMB", "LARS", "param_groups", "scale_lr", "warmup_cosine"]
 
 
-class LARS(torch.optim.Optimizer):
+class LayerWise(torch.optim.Optimizer):
+    """What LARS and LAMB share: every tensor with a gradient is moved by itself, by `move`."""
+
+    def __init__(self, params: Iterable, **settings: float | bool | tuple[float, float]):
+        for name, value in settings.items():
+            if name != "betas" and not value >= 0:
+                raise ValueError(f"{name}={value} must not be negative.")
+        super().__init__(params, settings)
+
+    def move(self, w: torch.Tensor, group: dict) -> None:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for w in group["params"]:
+                if w.grad is not None:
+                    self.move(w, group)
+        return loss
+
+
+def trust_ratio(w: torch.Tensor, update: torch.Tensor, *, eta: float = 1.0) -> torch.Tensor:
+    """η‖w‖ / ‖update‖, and 1 where either norm is 0."""
+    norms = w.norm(), update.norm()
+    return torch.where((norms[0] > 0) & (norms[1] > 0), eta * norms[0] / norms[1], 1.0)
+
+
+class LARS(LayerWise):
     """SGD with momentum, each layer's step brought to a fixed share of its weights' norm.
 
     Of a tensor w with two axes or more and gradient g: g ← g + wd·w, then g ← g · η‖w‖ / ‖g‖ (as it is if either norm is 0).
@@ -29,36 +60,45 @@ class LARS(torch.optim.Optimizer):
         eta: float = 1e-3,
         lr_in_buffer: bool = False,
     ):
-        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay), ("eta", eta)):
-            if not value >= 0:
-                raise ValueError(f"{name}={value} must not be negative.")
-        settings = {"momentum": momentum, "weight_decay": weight_decay, "eta": eta, "lr_in_buffer": lr_in_buffer}
-        super().__init__(params, {"lr": lr, **settings})
+        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, eta=eta, lr_in_buffer=lr_in_buffer)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for w in group["params"]:
-                if w.grad is not None:
-                    self._move(w, group)
-        return loss
-
-    def _move(self, w: torch.Tensor, group: dict) -> None:
+    def move(self, w: torch.Tensor, group: dict) -> None:
         g = w.grad
         if w.ndim > 1:
             g = g + group["weight_decay"] * w
-            norms = w.norm(), g.norm()
-            g = g * torch.where((norms[0] > 0) & (norms[1] > 0), group["eta"] * norms[0] / norms[1], 1.0)
+            g = g * trust_ratio(w, g, eta=group["eta"])
         state = self.state[w]
         v = state.setdefault("momentum_buffer", torch.zeros_like(w)).mul_(group["momentum"])
         if group["lr_in_buffer"]:
             w -= v.add_(g, alpha=group["lr"])
         else:
             w.sub_(v.add_(g), alpha=group["lr"])
+
+
+class LAMB(LayerWise):
+    """AdamW whose step, too, is brought to the norm of the weights it moves.
+
+    Of a tensor w with two axes or more: m and v as in Adam, with bias correction; u = m̂ / (√v̂ + ε) + wd·w; w ← w − lr · (‖w‖/‖u‖) · u (ratio 1 if
+    either norm is 0). Biases, norms and other vectors get Adam's step: no decay, no ratio. The ratio is not clipped.
+    Source: You et al. 2020, algorithm 2, with φ(x) = x and the exclusions of its TensorFlow code.
+    """
+
+    def __init__(
+        self, params: Iterable, lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-6, weight_decay: float = 0.0
+    ):
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def move(self, w: torch.Tensor, group: dict) -> None:
+        state, (beta1, beta2) = self.state[w], group["betas"]
+        state.setdefault("step", torch.zeros(())).add_(1)
+        m = state.setdefault("exp_avg", torch.zeros_like(w)).lerp_(w.grad, 1 - beta1)
+        v = state.setdefault("exp_avg_sq", torch.zeros_like(w)).mul_(beta2).addcmul_(w.grad, w.grad, value=1 - beta2)
+        steps = state["step"].item()
+        update = m / (1 - beta1**steps) / ((v / (1 - beta2**steps)).sqrt() + group["eps"])
+        if w.ndim > 1:
+            update += group["weight_decay"] * w
+            update *= trust_ratio(w, update)
+        w.sub_(update, alpha=group["lr"])
 
 
 def scale_lr(base: float, batch_size: int, *, rule: str = "linear") -> float:

@@ -98,19 +98,23 @@ class Run:
         _, losses = self.history("loss")
         if not losses:
             return "Nothing has been logged yet."
-        chance = self.config.get("landmarks", {}).get("chance")
+        landmarks = self.config.get("landmarks", {})
+        chance, floor = landmarks.get("chance"), landmarks.get("floor", 0.0)
         last = sum(losses[-10:]) / len(losses[-10:])
         if chance is None:
             return f"The loss went from {losses[0]:.2f} to {last:.2f}; this method has no chance level to compare with."
         if len(losses) < 20:
             return f"Too early to say after {len(losses)} steps: the loss is {last:.2f}, its chance level {chance:.2f}."
-        share = last / chance
+        if last < floor:
+            return f"Impossible: the loss of {last:.2f} is below its floor of {floor:.2f}; were the keys of the whole batch compared?"
+        share = (last - floor) / (chance - floor)
         _, spreads = self.history("z_spread")
         if spreads and spreads[-1] < 0.3:
             return f"Collapsing: the projections hardly differ (spread {spreads[-1]:.2f}; healthy is near 1), whatever the loss of {last:.2f} says."
         if share > 0.97:
             return f"Not learning: the loss is still {last:.2f}, at its chance level of {chance:.2f}; check the learning rate and the pairs."
-        return f"Normal: the loss fell from {losses[0]:.2f} (chance {chance:.2f}) to {last:.2f}, {share:.0%} of chance."
+        above = f" above its floor of {floor:.2f}" if floor else ""
+        return f"Normal: the loss fell from {losses[0]:.2f} (chance {chance:.2f}) to {last:.2f}, {share:.0%} of chance{above}."
 
 
 def _read_lines(path: Path) -> list[dict]:

@@ -51,10 +51,11 @@ def fine_tune(
     """Accuracy, in [0, 1], after training backbone and a new classifier together: fine-tuning in its plain form.
 
     The classifier starts at zero; Nesterov momentum 0.9, lr = base_lr · B/256, cosine to zero, no warm-up, no decay, crop and flip in ``recipe``.
-    A copy of the backbone is trained, yours stays as it is. Fewer images than ``batch_size`` make one smaller batch.
+    A copy of the backbone is trained, a frozen patch projection as well; yours stays as it is. Fewer images than ``batch_size`` make one
+    smaller batch.
     Source: Chen et al. 2020, appendix B.5 (60 epochs for 1 % of the labels, 30 for 10 %).
     """
-    method = Supervised(copy.deepcopy(backbone), num_classes=len(train.classes), recipe=recipe)
+    method = Supervised(copy.deepcopy(backbone).requires_grad_(), num_classes=len(train.classes), recipe=recipe)
     return _train(method, train, test, epochs=epochs, batch_size=batch_size, base_lr=base_lr, **options)
 
 

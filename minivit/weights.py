@@ -2,6 +2,7 @@
 import re
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 Weights = dict[str, Tensor]
@@ -19,6 +20,10 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str
     of the checkpoint is dropped and returned. Only BatchNorm's step counter ``num_batches_tracked`` may be missing, as
     in torchvision's old files: our function does not depend on it.
 
+    "moco_v3" takes the official checkpoints of MoCo v3, ViT or ResNet-50 (the value of their key "state_dict"), with or without the prefix
+    ``module.base_encoder.``. Momentum encoder and heads are dropped and returned, and so is the fixed position code, after a
+    comparison with the model's own. ViTs must have twelve heads, as its small one has, unlike everybody else's.
+
     Raises ValueError for an unknown source, and where any key is missing, unexpected or of the wrong shape (positions of
     another image size, say): the message lists all of them, and the model is as before. What shapes cannot show is not
     checked: the number of heads, or the pooling.
@@ -31,12 +36,14 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str
         raise ValueError(f"a state_dict maps names to tensors, but {', '.join(odd)} are something else: pass the inner dict.")
     weights = SOURCES[source](dict(state_dict))
     no_classifier = tuple(f"{part}." for part in CLASSIFIERS if isinstance(getattr(model, part, None), nn.Identity))
-    dropped = [name for name in weights if name.startswith(no_classifier)]
-    for name in dropped:
+    left_out = [name for name in weights if name.startswith((*no_classifier, *LEFT_OUT.get(source, ())))]
+    if source == "moco_v3":
+        left_out += _fixed_positions(model, weights)
+    for name in left_out:
         del weights[name]
     _check(model.state_dict(), weights, what=f"the {source} checkpoint does not fit this {type(model).__name__}")
     model.load_state_dict(weights, strict=False)
-    return dropped
+    return left_out
 
 
 def _check(own: Weights, given: Weights, *, what: str) -> None:
@@ -97,4 +104,22 @@ def _from_timm(weights: Weights) -> Weights:
     })  # fmt: skip
 
 
-SOURCES: dict[str, Callable[[Weights], Weights]] = {"torchvision": _from_torchvision, "timm": _from_timm}
+def _from_moco_v3(weights: Weights) -> Weights:
+    weights = {name.removeprefix("module.").removeprefix("base_encoder."): value for name, value in weights.items()}
+    return _from_timm(_rename(weights, {r"^patch_embed\.proj\.(\d+)\.": r"stem.layers.\1."}))
+
+
+def _fixed_positions(model: nn.Module, weights: Weights) -> list[str]:
+    """["positions.table"] where the model computes that code itself; ValueError if the checkpoint's is another, or the heads differ."""
+    if getattr(getattr(model, "config", None), "heads", 12) != 12:
+        raise ValueError(f"MoCo v3's ViTs have 12 heads, this model {model.config.heads}: it would give wrong features. Nothing was changed.")
+    code, given = getattr(getattr(model, "positions", None), "code", None), weights.get("positions.table")
+    if code is None or given is None or given.shape != code.shape:
+        return []
+    if not torch.allclose(given.to(code), code, atol=1e-5):
+        raise ValueError("the checkpoint's positions are not the sin-cos code of this model. Nothing was changed.")
+    return ["positions.table"]
+
+
+LEFT_OUT = {"moco_v3": ("momentum_encoder.", "predictor.", "head.", "fc.")}  # there head and fc are the projector
+SOURCES: dict[str, Callable[[Weights], Weights]] = {"torchvision": _from_torchvision, "timm": _from_timm, "moco_v3": _from_moco_v3}

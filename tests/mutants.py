@@ -16,6 +16,7 @@ import test_evaluate
 import test_layers
 import test_losses
 import test_methods
+import test_moco
 import test_models
 import test_optim
 import test_transfer
@@ -24,7 +25,7 @@ from torch import nn
 
 from minivit import augment, evaluate, losses, optim, presets, protocols
 from minivit.layers import attention, block, norm, position, stems
-from minivit.methods import base, simclr, supervised
+from minivit.methods import base, moco, moco_v3, simclr, supervised
 from minivit.models import resnet, vit
 
 
@@ -39,7 +40,8 @@ def mutate(target: FunctionType | type, old: str, new: str) -> Iterator[None]:
     assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times in {target.__qualname__}, not once"
     namespace = dict(vars(inspect.getmodule(inspect.unwrap(target))))
     exec(compile(source.replace(old, new), f"<mutant of {target.__qualname__}>", "exec"), namespace)
-    pairs = list(zip(functions(target), functions(namespace[target.__name__]), strict=True))
+    mutants = functions(namespace[target.__name__])
+    pairs = [(original, mutants[name]) for name, original in functions(target).items() if name in mutants]
     kept = [original.__code__ for original, _ in pairs]
     for original, mutant in pairs:
         original.__code__ = mutant.__code__
@@ -50,11 +52,10 @@ def mutate(target: FunctionType | type, old: str, new: str) -> Iterator[None]:
             original.__code__ = code
 
 
-def functions(target: FunctionType | type) -> list[FunctionType]:
-    """The function itself, or the functions of a class, under all their wrappers."""
-    if not isinstance(target, type):
-        return [inspect.unwrap(target)]
-    return [inspect.unwrap(value) for value in vars(target).values() if isinstance(value, FunctionType)]
+def functions(target: FunctionType | type) -> dict[str, FunctionType]:
+    """The function itself, or the functions of a class, under all their wrappers. (PyTorch gives used optimizers a step of their own.)"""
+    own = vars(target) if isinstance(target, type) else {target.__name__: target}
+    return {name: inspect.unwrap(value) for name, value in own.items() if isinstance(value, FunctionType)}
 
 
 @dataclass(frozen=True)
@@ -315,9 +316,9 @@ MUTANTS = {
         optim.LARS, 'if group["lr_in_buffer"]:', "if False:", partial(test_optim.test_lars_equals_the_rule, True, "random")
     ),
     "LARS stops at a weight of zero": Mutant(
-        optim.LARS,
-        'torch.where((norms[0] > 0) & (norms[1] > 0), group["eta"] * norms[0] / norms[1], 1.0)',
-        'group["eta"] * norms[0] / norms[1]',
+        optim.trust_ratio,
+        "torch.where((norms[0] > 0) & (norms[1] > 0), eta * norms[0] / norms[1], 1.0)",
+        "eta * norms[0] / norms[1]",
         partial(test_optim.test_lars_equals_the_rule, False, "zero"),
     ),
     # evaluation. Eight ways to a wrong number: the first five are those that the field has published.
@@ -387,4 +388,72 @@ MUTANTS = {
     "knn does not normalise the bank": Mutant(
         evaluate.knn_predict, "F.normalize(train_x, dim=1)", "train_x", partial(test_evaluate.test_knn_equals_scikit_learns, 7, 0.1)
     ),
+    # MoCo
+    "queue_nce counts the positive twice": Mutant(
+        losses.queue_nce,
+        "torch.cat([positive, q @ queue.T], dim=1)",
+        "torch.cat([positive, q @ torch.cat([k, queue]).T], dim=1)",
+        partial(test_moco.test_queue_nce_equals_the_loop, 7, 11, 3, 0.07),
+    ),
+    "queue_nce looks for the positive in the last column": Mutant(
+        losses.queue_nce, "[positive, q @ queue.T]", "[q @ queue.T, positive]", partial(test_moco.test_queue_nce_equals_the_loop, 7, 11, 3, 0.07)
+    ),
+    "MoCo enqueues before the loss": Mutant(
+        moco.MoCo, "            k = self.keys(key)\n", "            k = self.keys(key)\n            self.queue[: len(k)] = k\n",
+        partial(test_moco.test_moco_is_queries_keys_and_loss, True),
+    ),
+    "MoCo overwrites the newest keys": Mutant(
+        moco.MoCo, "self.oldest.fill_(end % self.queue_size)", "pass", test_moco.test_the_queue_is_a_ring_that_is_written_after_the_loss
+    ),
+    "MoCo does not bring its keys back": Mutant(
+        moco.MoCo, "shuffled[order.argsort()]", "shuffled", partial(test_moco.test_moco_is_queries_keys_and_loss, True)
+    ),
+    "MoCo brings its keys back by the wrong order": Mutant(
+        moco.MoCo, "shuffled[order.argsort()]", "shuffled[order]", partial(test_moco.test_moco_is_queries_keys_and_loss, True)
+    ),
+    "MoCo does not shuffle": Mutant(
+        moco.MoCo, "if not self.shuffle:", "if True:", test_moco.test_groups_normalise_apart_and_shuffling_mixes_them
+    ),
+    "MoCo's keys have a gradient": Mutant(
+        base.momentum_copy, ".requires_grad_(False)", "", partial(test_moco.test_key_side_starts_as_a_copy_and_never_has_a_gradient, test_moco.MoCo)
+    ),
+    "MoCo v3 does not cross the views": Mutant(
+        moco_v3.MoCoV3,
+        "p1, z2 = self.predict(x1), self.keys(x2)",
+        "p1, z2 = self.predict(x1), self.keys(x1)",
+        partial(test_moco.test_v3_crosses_the_views_and_predicts_on_the_query_side_only, True, None),
+    ),
+    "MoCo v3 predicts on the key side": Mutant(
+        moco_v3.MoCoV3,
+        "return self.momentum_projector(self.momentum_backbone(x))",
+        "return self.predictor(self.momentum_projector(self.momentum_backbone(x)))",
+        partial(test_moco.test_v3_crosses_the_views_and_predicts_on_the_query_side_only, True, None),
+    ),
+    "MoCo v3 forgets 2τ": Mutant(
+        moco_v3.MoCoV3, "2 * temperature if scale is None", "1 if scale is None",
+        partial(test_moco.test_v3_crosses_the_views_and_predicts_on_the_query_side_only, True, None),
+    ),
+    "MoCo v3 ramps the wrong way": Mutant(
+        moco_v3.MoCoV3, "(1 + math.cos(math.pi * progress))", "(1 - math.cos(math.pi * progress))", test_moco.test_momentum_ramp
+    ),
+    "MoCo v3's projector does not follow": Mutant(
+        moco_v3.MoCoV3, "follow(self.momentum_projector, self.projector, momentum)", "pass",
+        test_moco.test_one_average_a_step_over_backbone_and_projector,
+    ),
+    "the momentum encoder follows too fast": Mutant(
+        base.follow, "1 - momentum", "momentum", test_moco.test_follow_is_the_moving_average_and_keeps_what_is_equal
+    ),
+    "ViT pools before a norm that is there": Mutant(
+        vit.ViT, 'nn.Identity() if config.pool == "avg_no_norm" else', "", test_models.test_pooling_reads_the_tokens_it_says
+    ),
+    "ViT-BN normalises before attention, too": Mutant(
+        block.Block, "NORMS[norms[0]](dim)", "NORMS[norms[1]](dim)", test_models.test_vit_bn_has_pytorchs_batch_norm_where_it_says
+    ),
+    "LAMB forgets its bias correction": Mutant(
+        optim.LAMB, "m / (1 - beta1**steps)", "m", partial(test_optim.test_lamb_equals_the_algorithm, "random")
+    ),
+    "LAMB decays after its ratio": Mutant(
+        optim.LAMB, 'update += group["weight_decay"] * w', "pass", partial(test_optim.test_lamb_equals_the_algorithm, "random")
+    ),
+    "LAMB adapts vectors": Mutant(optim.LAMB, "if w.ndim > 1:", "if True:", partial(test_optim.test_lamb_equals_the_algorithm, "random")),
 }

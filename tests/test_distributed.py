@@ -12,8 +12,10 @@ from torch.testing import assert_close
 
 from minivit import distributed
 from minivit.augment import Batch
+from minivit.layers.heads import mlp_head
 from minivit.layers.norm import BatchNorm, set_batch_norm
-from minivit.methods import SimCLR
+from minivit.methods import MoCo, MoCoV3, SimCLR
+from minivit.methods.base import Method
 from minivit.models import create_model
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -23,6 +25,26 @@ IMAGES = 10
 
 def method_of(gather=None) -> SimCLR:
     return randomise(SimCLR(create_model("resnet_pocket", width=5), temperature=0.3, gather=gather))
+
+
+def moco_v3_of(gather=None) -> MoCoV3:
+    heads = {"projector": mlp_head(40, 11, 7, out_norm="bn_plain"), "predictor": mlp_head(7, 11, 7, out_norm="bn_plain")}
+    return randomise(MoCoV3(create_model("resnet_pocket", width=5), **heads, temperature=0.3, gather=gather))
+
+
+def moco_of(gather=None, groups=1) -> MoCo:
+    settings = {"projector": mlp_head(40, 11, 7, hidden_norm=None), "queue_size": 30, "temperature": 0.3, "groups": groups}
+    return randomise(MoCo(create_model("resnet_pocket", width=5), **settings, gather=gather))
+
+
+def step_of(model: torch.nn.Module, method: Method, part: slice) -> dict:
+    """Loss, gradients and everything that a step changes but the optimizer."""
+    torch.manual_seed(3)  # as `fit` does, alike in all processes: MoCo's order of keys
+    loss, _ = model(batch_of(part), 0.0)
+    loss.backward()
+    method.after_step(0.0)
+    gradients = {name: p.grad for name, p in method.named_parameters() if p.requires_grad}
+    return {"loss": loss.detach(), "gradients": gradients, "buffers": dict(method.named_buffers())}
 
 
 def batch_of(part: slice) -> Batch:
@@ -44,6 +66,11 @@ def work(rank: int, folder: str) -> None:
     model = DistributedDataParallel(method, broadcast_buffers=False)  # must live until backward: it averages the gradients there
     loss, _ = model(batch_of(half), 0.0)
     loss.backward()
+    moco_v3, moco = set_batch_norm(moco_v3_of(distributed.gather), sync=True), moco_of(distributed.gather)
+    steps = {}
+    for name, other in (("moco_v3", moco_v3), ("moco", moco)):
+        parallel = DistributedDataParallel(other, broadcast_buffers=False)
+        steps[name] = step_of(parallel, other, half)
     x, weight = (t[half] for t in norm_inputs())
     x.requires_grad_()
     norm = randomise(BatchNorm(7, sync=True))
@@ -54,6 +81,7 @@ def work(rank: int, folder: str) -> None:
         "losses": (loss.detach(), distributed.mean(loss.detach())),
         "gradients": {name: p.grad for name, p in method.named_parameters() if p.requires_grad},
         "buffers": dict(method.named_buffers()),
+        **steps,
         "norm": {"out": out.detach(), "gradient": x.grad, "weight": norm.weight.grad, "buffers": dict(norm.named_buffers())},
     }
     torch.save(results, f"{folder}/{rank}.pt")
@@ -93,6 +121,33 @@ def test_gradients_of_two_processes_are_those_of_the_joined_batch(two, one):
 def test_running_statistics_of_two_processes_are_those_of_the_joined_batch(two, one):
     for result in two:
         assert_close(result["buffers"], dict(one[0].named_buffers()), **EXACT)
+
+
+def test_moco_v3_of_two_processes_is_that_of_the_joined_batch(two):
+    """Each process has its own queries and all keys; gradients and running statistics of both encoders are the joined batch's."""
+    method = moco_v3_of()
+    one = step_of(method, method, slice(None))
+    first, second = (result["moco_v3"] for result in two)
+    assert abs(first["loss"] - second["loss"]) > 1e-6
+    assert_close((first["loss"] + second["loss"]) / 2, one["loss"], **EXACT)
+    for result in (first, second):
+        assert_close(result["gradients"], one["gradients"], **EXACT)
+        assert_close(result["buffers"], one["buffers"], **EXACT)
+
+
+def test_moco_of_two_processes_is_that_of_two_virtual_gpus(two):
+    """Statistics of each half, keys shuffled over both: the same from two processes and from two groups of one."""
+    method = moco_of(groups=2)
+    one = step_of(method, method, slice(None))
+    first, second = (result["moco"] for result in two)
+    assert_close((first["loss"] + second["loss"]) / 2, one["loss"], **EXACT)
+    for result in (first, second):
+        assert_close(result["gradients"], one["gradients"], **EXACT)
+        assert_close(result["buffers"]["queue"], one["buffers"]["queue"], **EXACT)
+    for name in ("backbone.bn1.running_mean", "momentum_backbone.bn1.running_mean"):  # each process keeps its own half's
+        assert_close((first["buffers"][name] + second["buffers"][name]) / 2, one["buffers"][name], **EXACT)
+    whole = moco_of()
+    assert abs(step_of(whole, whole, slice(None))["loss"] - one["loss"]) > 1e-4
 
 
 def test_sync_batch_norm_is_pytorchs_on_the_joined_batch(two):

@@ -26,7 +26,7 @@ def batch_of(views: int, *, size: int = 32, images: int = 5) -> Batch:
 
 
 def build(name: str, backbone: nn.Module) -> Method:
-    settings = {"supervised": {"num_classes": 3}}
+    settings = {"supervised": {"num_classes": 3}, "moco": {"queue_size": 20}}
     return METHODS[name](backbone, **settings.get(name, {}))
 
 

@@ -13,7 +13,8 @@ from torch.testing import assert_close
 from torchvision.models import resnet18, resnet50
 from torchvision.models.vision_transformer import VisionTransformer
 
-from minivit.layers.norm import BatchNorm
+from minivit.layers.norm import BatchNorm, TokenBatchNorm
+from minivit.layers.position import sincos_2d
 from minivit.layers.stems import ConvLayer
 from minivit.models import create_model, list_models
 from minivit.weights import load_weights
@@ -92,6 +93,22 @@ def test_parameter_counts_of_features():
     assert parameters(moco_v3) == 21_589_632 + 384  # facts/moco.md
 
 
+def test_moco_v3_models_are_the_official_ones():
+    """facts/moco.md §4.1: counts with the fixed positions, which are no parameters of ours, and twelve heads everywhere."""
+    positions = {"small": 197 * 384, "base": 197 * 768}
+    counts = {"small": 21_665_664, "base": 85_798_656}
+    for size, expected in counts.items():
+        model = on_meta(f"moco_v3_vit_{size}")
+        assert parameters(model) + positions[size] == expected
+        conv = on_meta(f"moco_v3_vit_conv_{size}")
+        assert [len(m.blocks) for m in (model, conv)] == [12, 11]
+        assert {block.attn.heads for m in (model, conv) for block in m.blocks} == {12}
+    assert parameters(on_meta("moco_v3_vit_conv_small")) == pytest.approx(20.6e6, rel=0.005)
+    assert parameters(on_meta("moco_v3_vit_conv_base")) == pytest.approx(82.2e6, rel=0.005)
+    bound = (6 / (3 * 16**2 + 384)) ** 0.5
+    assert create_model("moco_v3_vit_small", depth=1).stem.proj.weight.abs().max().item() == pytest.approx(bound, rel=1e-3)  # 0.0722
+
+
 def test_conv_vit_parameter_counts_are_the_papers():
     small = {"num_classes": 1000, "stem": "conv", "depth": 11, "mlp_ratio": 3.0}
     assert parameters(on_meta("vit_tiny_patch16_224", **small)) == 4_567_936  # ViT_C-1GF
@@ -144,8 +161,8 @@ def in_timm_layout(peer: VisionTransformer) -> dict[str, torch.Tensor]:
     """timm's names for torchvision's weights, written out from timm's source."""
     own = peer.state_dict()
     names = {"cls_token": "class_token", "pos_embed": "encoder.pos_embedding"}
-    pairs = {"patch_embed.proj": "conv_proj", "norm": "encoder.ln", "head": "heads.head"}
-    for i in range(3):
+    pairs = {"patch_embed.proj": "conv_proj", "norm": "encoder.ln"} | ({"head": "heads.head"} if "heads.head.weight" in own else {})
+    for i in range(len(peer.encoder.layers)):
         block = f"encoder.layers.encoder_layer_{i}"
         pairs |= {f"blocks.{i}.norm1": f"{block}.ln_1", f"blocks.{i}.norm2": f"{block}.ln_2"}
         pairs |= {f"blocks.{i}.attn.proj": f"{block}.self_attention.out_proj"}
@@ -183,6 +200,32 @@ def test_pooling_reads_the_tokens_it_says():
     assert_close(cls(x), cls.forward_tokens(x)[:, 0], **EXACT)
     assert_close(avg(x), avg.forward_tokens(x).mean(1), **EXACT)
     assert (cls.forward_tokens(x).shape[1], avg.forward_tokens(x).shape[1]) == (37, 36)
+    bare = randomise(tiny(pool="avg_no_norm"))
+    bare.load_state_dict(avg.state_dict(), strict=False)
+    assert not list(bare.norm.parameters())
+    assert_close(avg(x), avg.norm(bare.forward_tokens(x)).mean(1), **EXACT)
+    assert_close(bare(x), bare.forward_tokens(x).mean(1), **EXACT)
+
+
+def test_vit_bn_has_pytorchs_batch_norm_where_it_says():
+    """Per channel, over all tokens of all images: nn.BatchNorm1d of the tokens in one long row."""
+    x = normal(3, 5, 10)
+    for norm, kinds in (("bn_mlp", [nn.LayerNorm, TokenBatchNorm, nn.LayerNorm]), ("bn", [TokenBatchNorm] * 3)):
+        model = randomise(tiny(norm=norm))
+        block = model.blocks[1]
+        assert [type(part) for part in (block.norm1, block.norm2, model.norm)] == kinds
+        peer = nn.BatchNorm1d(10, dtype=torch.float64)
+        peer.load_state_dict(block.norm2.state_dict())
+        assert_close(block.norm2(x), rearrange(peer(rearrange(x, "b n d -> (b n) d")), "(b n) d -> b n d", b=3), **EXACT)
+        assert_close(block.norm2.running_var, peer.running_var, **EXACT)
+
+
+def test_a_frozen_patch_projection_has_no_gradient():
+    model = tiny(freeze_patch=True)
+    assert not any(p.requires_grad for p in model.stem.parameters())
+    assert all(p.requires_grad for name, p in model.named_parameters() if not name.startswith("stem."))
+    with pytest.raises(ValueError, match="a conv stem is trained"):
+        create_model("vit_pocket_conv8", freeze_patch=True)
 
 
 @torch.no_grad()
@@ -214,7 +257,7 @@ def test_vit_says_what_it_cannot_do():
         tiny(image_size=43)
     with pytest.raises(ValueError, match="heads=3 does not divide dim=10"):
         tiny(heads=3)
-    for setting in ("positions", "pool", "stem"):
+    for setting in ("positions", "pool", "norm", "stem"):
         with pytest.raises(ValueError, match=f"{setting}='other'"):
             tiny(**{setting: "other"})
     with pytest.raises(ValueError, match="multiply to 2, not to patch=7"):
@@ -343,3 +386,69 @@ def test_load_weights_keeps_dtype_and_does_not_share_memory():
     with torch.no_grad():
         ours.norm.bias.zero_()
     assert (weights["encoder.ln.bias"] != 0).all()
+
+
+# ---------------------------------------------------------------------------------------------------- MoCo v3's checkpoints
+
+
+def official_moco_v3(peer: VisionTransformer) -> dict[str, torch.Tensor]:
+    """The layout of the official files: torchvision's random weights under timm's names, momentum encoder and heads beside them."""
+    weights = {f"module.base_encoder.{name}": value for name, value in in_timm_layout(peer).items()}
+    weights |= {name.replace("base_encoder", "momentum_encoder"): -value for name, value in weights.items()}
+    weights |= {"module.base_encoder.head.0.weight": normal(7, 24), "module.base_encoder.head.1.running_mean": normal(7)}
+    return weights | {"module.predictor.0.weight": normal(7, 7)}
+
+
+def moco_v3_pair() -> tuple[nn.Module, VisionTransformer]:
+    """A small MoCo v3 ViT (twelve heads, sin-cos positions) and torchvision's network of the same shape with random weights."""
+    sizes = {"image_size": 21, "patch_size": 7, "num_layers": 2, "num_heads": 12, "hidden_dim": 24, "mlp_dim": 96}
+    peer = randomise(VisionTransformer(**sizes)).eval()
+    peer.encoder.pos_embedding.data = sincos_2d(24, 3, 3, cls_token=True).double()[None]
+    peer.heads = nn.Identity()
+    return create_model("moco_v3_vit_small", image_size=21, patch=7, dim=24, depth=2).double(), peer
+
+
+@torch.no_grad()
+def test_official_moco_v3_checkpoints_give_the_features_of_an_independent_vit():
+    ours, peer = moco_v3_pair()
+    weights, x = official_moco_v3(peer), normal(3, 3, 21, 21)
+    dropped = load_weights(ours, weights, "moco_v3")
+    assert_close(ours(x), peer(x), **EXACT)
+    assert "positions.table" in dropped and "predictor.0.weight" in dropped and "head.0.weight" in dropped
+    assert len([name for name in dropped if name.startswith("momentum_encoder.")]) == 4 + 2 + 2 * 12
+    bare = {name.removeprefix("module.base_encoder."): value for name, value in weights.items() if "base_encoder" in name}
+    again = create_model("moco_v3_vit_small", image_size=21, patch=7, dim=24, depth=2).double()
+    load_weights(again, bare, "moco_v3")
+    assert_close(again(x), peer(x), **EXACT)
+
+
+def test_moco_v3_checkpoints_do_not_load_into_six_heads_or_other_positions():
+    _, peer = moco_v3_pair()
+    weights = official_moco_v3(peer)
+    sizes = {"image_size": 21, "patch": 7, "dim": 24, "depth": 2}
+    assert "have 12 heads, this model 6" in refuses(create_model("moco_v3_vit_small", heads=6, **sizes), weights, "moco_v3")
+    other = {**weights, "module.base_encoder.pos_embed": normal(1, 10, 24)}
+    assert "not the sin-cos code of this model" in refuses(create_model("moco_v3_vit_small", **sizes), other, "moco_v3")
+    assert "unexpected: positions.table" in refuses(create_model("moco_v3_vit_small", positions="none", **sizes), weights, "moco_v3")
+
+
+@torch.no_grad()
+def test_official_conv_stems_and_resnets_of_moco_v3_load():
+    """Each layer of the official stem is conv, norm, ReLU in one Sequential; a ResNet's names are torchvision's."""
+    sizes = {"image_size": 32, "patch": 8, "dim": 24, "depth": 1}
+    donor, ours = randomise(create_model("moco_v3_vit_conv_small", **sizes)), create_model("moco_v3_vit_conv_small", **sizes).double()
+    rules = {"stem.layers.": "patch_embed.proj.", "to_qkv": "qkv", "to_out": "proj", "mlp.0": "mlp.fc1", "mlp.2": "mlp.fc2"}
+    weights = {}
+    for name, value in donor.state_dict().items():
+        for old, new in rules.items():
+            name = name.replace(old, new)
+        weights[f"module.base_encoder.{name}"] = value
+    x = normal(2, 3, 32, 32)
+    load_weights(ours, weights, "moco_v3")
+    assert_close(ours.eval()(x), donor.eval()(x), **EXACT)
+    peer, resnet = randomise(unfilled(resnet50, num_classes=13)), unfilled(create_model, "resnet50")
+    weights = {f"module.base_encoder.{name}": value for name, value in peer.state_dict().items() if not name.startswith("fc.")}
+    weights["module.base_encoder.fc.0.weight"] = normal(5, 2048)
+    assert load_weights(resnet, weights, "moco_v3") == ["fc.0.weight"]
+    peer.fc = nn.Identity()
+    assert_close(resnet.eval()(normal(1, 3, 35, 39)), peer.eval()(normal(1, 3, 35, 39)), **EXACT)

@@ -1,11 +1,11 @@
-"""LARS against the rule written out in NumPy."""
+"""LARS and LAMB against their rules written out in NumPy."""
 import numpy as np
 import pytest
 import torch
 from randomise import normal
 from torch import nn
 
-from minivit import LARS
+from minivit import LAMB, LARS
 
 
 def numpy_lars(w, gradients, lrs, *, wd, eta, m, in_buffer):
@@ -70,3 +70,55 @@ def test_lars_resumes_bit_for_bit():
     whole, (half, state) = trained(range(6))[0], trained(range(3))
     resumed = trained(range(3, 6), (half, state))[0]
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+# ---------------------------------------------------------------------------------------------------- LAMB
+
+
+def numpy_lamb(w, gradients, lrs, *, wd, beta1, beta2, eps):
+    """One tensor's path by algorithm 2 of You et al. 2020, with φ(x) = x; vectors get neither decay nor ratio."""
+    w, m, v = w.copy(), np.zeros_like(w), np.zeros_like(w)
+    for t, (g, lr) in enumerate(zip(gradients, lrs, strict=True), start=1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        r = (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
+        if w.ndim > 1:
+            r = r + wd * w
+            w_norm, r_norm = np.linalg.norm(w.ravel()), np.linalg.norm(r.ravel())
+            r = r * (w_norm / r_norm if w_norm > 0 and r_norm > 0 else 1.0)
+        w = w - lr * r
+    return w
+
+
+@pytest.mark.parametrize("start", ["random", "zero"])
+def test_lamb_equals_the_algorithm(start):
+    shapes, lrs = [(5, 3), (7,), (3, 2, 3, 3)], [0.3, 1.1, 0.2, 0.7]
+    weights = [nn.Parameter(normal(*shape, seed=i) * (start == "random")) for i, shape in enumerate(shapes)]
+    before = [w.detach().numpy().copy() for w in weights]
+    gradients = [[normal(*shape, seed=10 * i + step) for step in range(4)] for i, shape in enumerate(shapes)]
+    optimizer = LAMB(weights, lr=1.0, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.03)
+    for step, lr in enumerate(lrs):
+        optimizer.param_groups[0]["lr"] = lr
+        for w, g in zip(weights, gradients, strict=True):
+            w.grad = g[step].clone()
+        optimizer.step()
+    for w, first, g in zip(weights, before, gradients, strict=True):
+        expected = numpy_lamb(first, [x.numpy() for x in g], lrs, wd=0.03, beta1=0.8, beta2=0.95, eps=1e-3)
+        np.testing.assert_allclose(w.detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_lamb_without_ratio_and_decay_is_adam():
+    """Vectors get Adam's step: PyTorch's own Adam says the same."""
+    ours, peer = (nn.Parameter(normal(7)) for _ in range(2))
+    optimizers = LAMB([ours], lr=0.01, eps=1e-8, weight_decay=0.5), torch.optim.Adam([peer], lr=0.01, eps=1e-8)
+    for step in range(5):
+        for w, optimizer in zip((ours, peer), optimizers, strict=True):
+            w.grad = normal(7, seed=step)
+            optimizer.step()
+    np.testing.assert_allclose(ours.detach().numpy(), peer.detach().numpy(), rtol=1e-9)
+
+
+def test_a_negative_setting_is_refused():
+    for optimizer in (LARS, LAMB):
+        with pytest.raises(ValueError, match="weight_decay=-1 must not be negative"):
+            optimizer([nn.Parameter(normal(3))], lr=0.1, weight_decay=-1)

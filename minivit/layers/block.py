@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minivit.layers.attention import Attention
+from minivit.layers.norm import TokenBatchNorm
 
 
 class DropPath(nn.Module):
@@ -32,17 +33,21 @@ class MLP(nn.Sequential):
         super().__init__(nn.Linear(dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, dim))
 
 
+NORMS = {"ln": lambda dim: nn.LayerNorm(dim, eps=1e-6), "bn": TokenBatchNorm}
+
+
 class Block(nn.Module):
     """Pre-norm transformer block: ``x + attn(norm(x))``, then ``x + mlp(norm(x))``. ``(B, N, D) -> (B, N, D)``.
 
+    ``norms`` names the norm before attention and the one before the MLP: "ln", or "bn" (`TokenBatchNorm`).
     Source: Dosovitskiy et al. 2021, eqs. 2–3.
     """
 
-    def __init__(self, dim: int, heads: int, *, mlp_ratio: float = 4.0, drop_path: float = 0.0):
+    def __init__(self, dim: int, heads: int, *, mlp_ratio: float = 4.0, drop_path: float = 0.0, norms: tuple[str, str] = ("ln", "ln")):
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = NORMS[norms[0]](dim)
         self.attn = Attention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = NORMS[norms[1]](dim)
         self.mlp = MLP(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path)
 

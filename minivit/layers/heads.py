@@ -1,6 +1,7 @@
 """Projection and prediction heads: one MLP, and a table of who puts which norm where."""
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from minivit.layers.norm import BatchNorm
@@ -16,6 +17,7 @@ class ScaleOnlyBatchNorm(BatchNorm):
 
 NORMS = {
     None: None,
+    "none": None,  # the same, for files that know no None
     "bn": BatchNorm,
     "bn_scale": ScaleOnlyBatchNorm,  # scale, no shift
     "bn_plain": lambda channels: BatchNorm(channels, affine=False),  # neither
@@ -34,7 +36,7 @@ def mlp_head(
 ) -> nn.Sequential:
     """An MLP ``(B, in_dim) -> (B, out_dim)`` of ``layers`` Linears with ReLU between them; ``layers=0`` is the identity.
 
-    Norms are None, "bn", "bn_scale" (scale without shift) or "bn_plain" (neither); ``bias`` is for all Linears, or
+    Norms are None (or "none"), "bn", "bn_scale" (scale without shift) or "bn_plain" (neither); ``bias`` is for all Linears, or
     (hidden, out). Linears keep PyTorch's initialisation, as in all the official codes but SimCLR's (normal, std 0.01).
     """
     for name, norm in (("hidden_norm", hidden_norm), ("out_norm", out_norm)):
@@ -74,15 +76,16 @@ HEADS: dict[str, dict[str, Head]] = {
     # SimCLR, official TF code: BN after every Linear, the last one without shift.
     "simclr_v1": {"projector": Head(2, None, 128, "bn", "bn_scale")},
     "simclr_v2": {"projector": Head(3, None, 128, "bn", "bn_scale")},
-    # MoCo v2, official code: an MLP with biases and no BN at all.
+    # MoCo, official code: a linear map with a bias; v2 an MLP with biases and no BN at all.
+    "moco_v1": {"projector": Head(1, None, 128, None, None, bias=True)},
     "moco_v2": {"projector": Head(2, None, 128, None, None, bias=True)},
     # MoCo v3, official code. The ResNet predictor has no BN on its output although the paper's text says so.
-    "moco_v3_vit": {"projector": Head(3, 4096, 256, "bn", "bn_plain"), "predictor": Head(2, 4096, 256, "bn", "bn_plain")},
-    "moco_v3_resnet": {"projector": Head(2, 4096, 256, "bn", "bn_plain"), "predictor": Head(2, 4096, 256, "bn", None)},
+    "moco_v3_vit": {"projector": Head(3, 4096, 256, "bn", "bn_plain"), "predictor": Head(2, 4096, None, "bn", "bn_plain")},
+    "moco_v3_resnet": {"projector": Head(2, 4096, 256, "bn", "bn_plain"), "predictor": Head(2, 4096, None, "bn", None)},
     # BYOL: bias on the hidden Linear only, nothing on the output.
-    "byol": {"projector": Head(2, 4096, 256, "bn", None, bias=(True, False)), "predictor": Head(2, 4096, 256, "bn", None, bias=(True, False))},
+    "byol": {"projector": Head(2, 4096, 256, "bn", None, bias=(True, False)), "predictor": Head(2, 4096, None, "bn", None, bias=(True, False))},
     # SimSiam (ImageNet form: three layers; CIFAR uses layers=2). The predictor is a bottleneck with a bias at its end.
-    "simsiam": {"projector": Head(3, None, 2048, "bn", "bn_plain"), "predictor": Head(2, 512, 2048, "bn", None, bias=(False, True))},
+    "simsiam": {"projector": Head(3, None, 2048, "bn", "bn_plain"), "predictor": Head(2, 512, None, "bn", None, bias=(False, True))},
     # SwAV: the prototypes are not part of the head.
     "swav": {"projector": Head(2, 2048, 128, "bn", None, bias=True)},
 }
@@ -96,6 +99,15 @@ def projector(name: str, in_dim: int, **overrides) -> nn.Sequential:
 def predictor(name: str, in_dim: int, **overrides) -> nn.Sequential:
     """The prediction head of a paper, ``(B, D_z) -> (B, D_z)``."""
     return _build(name, "predictor", in_dim, overrides)
+
+
+@torch.no_grad()
+def width(head: nn.Module, in_dim: int) -> int:
+    """D_z of a head that takes ``(B, in_dim)``, found by trying it in eval mode."""
+    training = head.training
+    out = head.eval()(torch.zeros(1, in_dim).to(next(head.parameters(), torch.zeros(()))))
+    head.train(training)
+    return out.shape[1]
 
 
 def _build(name: str, part: str, in_dim: int, overrides: dict) -> nn.Sequential:

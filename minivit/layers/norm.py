@@ -78,9 +78,20 @@ def sum_over_processes(local: Tensor) -> Tensor:
     return _Sum.apply(local)
 
 
-def set_batch_norm(module: nn.Module, *, groups: int = 1, sync: bool = False) -> nn.Module:
-    """Switch every `BatchNorm` inside ``module``; returns ``module``."""
+def set_batch_norm(module: nn.Module, *, groups: int | None = None, sync: bool | None = None) -> nn.Module:
+    """Switch every `BatchNorm` inside ``module``; None leaves a switch as it is. Returns ``module``."""
     for child in module.modules():
         if isinstance(child, BatchNorm):
-            child.groups, child.sync = groups, sync
+            child.groups = child.groups if groups is None else groups
+            child.sync = child.sync if sync is None else sync
     return module
+
+
+class TokenBatchNorm(BatchNorm):
+    """BatchNorm of tokens ``(B, N, D)``: each channel over all tokens of all images. What ViT-BN has in place of a LayerNorm.
+
+    Source: Chen, Xie & He 2021 (MoCo v3), §6.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(super().forward(rearrange(x, "b n d -> b d n")), "b d n -> b n d")

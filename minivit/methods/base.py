@@ -1,4 +1,6 @@
-"""What every method is: a backbone, a recipe of views, and a loss in ``forward``."""
+"""What every method is: a backbone, a recipe of views, and a loss in ``forward``. And what several share: the momentum encoder."""
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ class Method(nn.Module):
 
     backbone: nn.Module
     recipe: Recipe
+    sync_batch_norm = True  # where several processes train: joint statistics, or (False) each process its own
 
     def __init__(self, backbone: nn.Module, recipe: Recipe):
         super().__init__()
@@ -46,6 +49,22 @@ def param_groups(module: nn.Module, weight_decay: float) -> list[dict]:
             small = parameter.dim() < 2 or name.endswith(("cls_token", "mask_token", "positions.table"))
             (plain if small else decay).append(parameter)
     return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def momentum_copy(module: nn.Module) -> nn.Module:
+    """Where a momentum encoder begins: the same weights, frozen ones and buffers included, and no gradient ever."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
+    """One step of the moving average over parameters: ``θ_slow ← θ_slow + (1 − m)(θ_fast − θ_slow)``.
+
+    The same as m·θ_slow + (1 − m)·θ_fast, but weights that are equal stay so to the last bit. Buffers are left alone: a momentum
+    encoder is in train mode and its BatchNorm keeps running statistics of its own. Source: He et al. 2020, eq. 2.
+    """
+    for theirs, ours in zip(slow.parameters(), fast.parameters(), strict=True):
+        theirs.lerp_(ours, 1 - momentum)
 
 
 @torch.no_grad()

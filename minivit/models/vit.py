@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from minivit.layers.attention import Attention
-from minivit.layers.block import Block
+from minivit.layers.block import NORMS, Block
 from minivit.layers.position import POSITIONS
 from minivit.layers.stems import ConvLayer, ConvStem, PatchifyStem, conv_layers
 
@@ -24,7 +24,9 @@ class ViTConfig:
     mlp_ratio: float = 4.0
     stem: str | tuple[ConvLayer, ...] = "patchify"  # "patchify", "conv", or the records of a conv stem
     positions: str = "learned"  # "learned", "sincos", "none"
-    pool: str = "cls"  # "cls": a class token; "avg": the mean of the patch tokens
+    pool: str = "cls"  # "cls": a class token; "avg": the mean of the patch tokens; "avg_no_norm": that mean, without a final norm
+    norm: str = "ln"  # "ln"; "bn_mlp": BatchNorm before the MLPs (MoCo v3's ViT-BN); "bn": BatchNorm everywhere
+    freeze_patch: bool = False  # the patch projection stays as it was drawn (MoCo v3); for the "patchify" stem
     drop_path: float = 0.0  # of the last block; earlier blocks get a linear share
     mask_token: bool = False  # masked image modelling swaps it in
 
@@ -35,11 +37,19 @@ CONFIGS = {
     "vit_base_patch16_224": ViTConfig(dim=768, heads=12),
     "vit_large_patch16_224": ViTConfig(dim=1024, depth=24, heads=16),
     "vit_huge_patch14_224": ViTConfig(patch=14, dim=1280, depth=32, heads=16),
+    # MoCo v3's, official code: twelve heads in the small one, too, and one block less with a conv stem.
+    "moco_v3_vit_small": ViTConfig(dim=384, heads=12, positions="sincos"),
+    "moco_v3_vit_base": ViTConfig(dim=768, heads=12, positions="sincos"),
+    "moco_v3_vit_conv_small": ViTConfig(dim=384, heads=12, positions="sincos", stem="conv", depth=11),
+    "moco_v3_vit_conv_base": ViTConfig(dim=768, heads=12, positions="sincos", stem="conv", depth=11),
     # For 32×32. pocket-c of the chapters, pocket-p, and the finer one whose attention maps have something to show.
     "vit_pocket_conv8": ViTConfig(image_size=32, patch=8, dim=64, depth=3, heads=2, stem="conv", pool="avg"),
     "vit_pocket_patch8": ViTConfig(image_size=32, patch=8, dim=64, depth=3, heads=2, pool="avg"),
     "vit_pocket_patch4": ViTConfig(image_size=32, patch=4, dim=48, depth=2, heads=2, pool="avg"),
 }
+
+
+BLOCK_NORMS = {"ln": ("ln", "ln"), "bn_mlp": ("ln", "bn"), "bn": ("bn", "bn")}  # before attention, before the MLP
 
 
 class ViT(nn.Module):
@@ -50,14 +60,14 @@ class ViT(nn.Module):
     the patch divides them: sin-cos positions are recomputed, learned ones resampled.
 
     Raises ValueError for an image that the patch does not divide, and for a mask without ``mask_token=True``.
-    Source: Dosovitskiy et al. 2021; average pooling is the mean over patch tokens after the final norm.
+    Source: Dosovitskiy et al. 2021; average pooling, ViT-BN and the frozen patch projection: Chen, Xie & He 2021 (MoCo v3).
     """
 
     def __init__(self, config: ViTConfig, num_classes: int = 0):
         super().__init__()
-        for name, value, known in (("positions", config.positions, POSITIONS), ("pool", config.pool, ("cls", "avg"))):
-            if value not in known:
-                raise ValueError(f"{name}={value!r}: there are {', '.join(map(repr, known))}.")
+        for name, known in (("positions", POSITIONS), ("pool", ("cls", "avg", "avg_no_norm")), ("norm", BLOCK_NORMS)):
+            if getattr(config, name) not in known:
+                raise ValueError(f"{name}={getattr(config, name)!r}: there are {', '.join(map(repr, known))}.")
         self.config, self.dim, self.image_size = config, config.dim, config.image_size
         self.stem = build_stem(config)
         height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
@@ -67,9 +77,9 @@ class ViT(nn.Module):
         self.positions = POSITIONS[config.positions](config.dim, self.stem.grid(height, width), self.prefix_tokens)
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
-            Block(config.dim, config.heads, mlp_ratio=config.mlp_ratio, drop_path=rate) for rate in rates
+            Block(config.dim, config.heads, mlp_ratio=config.mlp_ratio, drop_path=rate, norms=BLOCK_NORMS[config.norm]) for rate in rates
         )
-        self.norm = nn.LayerNorm(config.dim, eps=1e-6)
+        self.norm = nn.Identity() if config.pool == "avg_no_norm" else NORMS["bn" if config.norm == "bn" else "ln"](config.dim)
         self.blocks.apply(xavier_init)
         self.head = nn.Linear(config.dim, num_classes) if num_classes else nn.Identity()
         if num_classes:
@@ -106,7 +116,9 @@ class ViT(nn.Module):
 
 def build_stem(config: ViTConfig) -> PatchifyStem | ConvStem:
     if config.stem == "patchify":
-        return PatchifyStem(config.dim, config.patch)
+        return PatchifyStem(config.dim, config.patch).requires_grad_(not config.freeze_patch)
+    if config.freeze_patch:
+        raise ValueError("freeze_patch=True freezes the projection of a 'patchify' stem; a conv stem is trained.")
     layers = conv_layers(config.dim, config.patch) if config.stem == "conv" else config.stem
     if isinstance(layers, str):
         raise ValueError(f"stem={layers!r}: 'patchify', 'conv' or a tuple of ConvLayer records.")
