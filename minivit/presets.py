@@ -317,4 +317,13 @@ def _environment(chosen: Preset) -> dict[str, Any]:
             raise ValueError(f"MINIVIT_LIMIT={limit!r}: a number of images, at least 10.")
         changes |= {"limit": int(limit), "batch_size": min(chosen.batch_size, int(limit) // 2)}
         changes |= {"epochs": min(chosen.epochs, 2)} if chosen.epochs else {}
+        changes |= _small_queue(chosen, changes["batch_size"]) if chosen.method == "moco" else {}
     return changes
+
+
+def _small_queue(chosen: Preset, batch_size: int) -> dict[str, Any]:
+    """For a quick try of MoCo: a queue of at most four batches, and a batch of which queue and groups are multiples."""
+    batch_size = 2 ** int(math.log2(batch_size))
+    args = {"queue_size": 65536, "groups": 1, **chosen.method_args}
+    small = {"queue_size": min(args["queue_size"], 4 * batch_size), "groups": min(args["groups"], batch_size // 2)}
+    return {"batch_size": batch_size, "method_args": args | small}
