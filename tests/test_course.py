@@ -50,10 +50,10 @@ def test_chapter_05s_strip_is_the_ring_of_the_library():
         written[done % 4] = done
 
 
-def small_moco(momentum: float):
+def small_moco(momentum: float, symmetric: bool = False):
     from minivit import preset
 
-    args = {"queue_size": 48, "momentum": momentum, "temperature": 0.2}
+    args = {"queue_size": 48 * (1 + symmetric), "momentum": momentum, "temperature": 0.2, "symmetric": symmetric}
     return preset("moco_v2/pocket", limit=60, batch_size=16, steps=8, warmup=2, method_args=args)
 
 
@@ -66,10 +66,11 @@ def test_chapter_05s_look_at_the_keys_changes_no_training():
     assert look.log["steps"] == [4, 6, 8] and all(len(ages) == 3 for ages in look.log["same"])
 
 
-def test_chapter_05s_keys_are_fresh_at_m_1_and_go_stale_at_m_0():
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_chapter_05s_keys_are_fresh_at_m_1_and_go_stale_at_m_0(symmetric):
     same = {}
     for momentum in (1.0, 0.0):
-        chosen = small_moco(momentum)
+        chosen = small_moco(momentum, symmetric)
         train, _ = chosen.load()
         look = ch05.KeyAge(train, every=4)
         chosen.fit(train, callbacks=[look])

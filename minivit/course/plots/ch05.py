@@ -31,7 +31,7 @@ def made_at(after: int, blocks: int) -> list[int | None]:
 
 
 def key_views(data: ImageData, recipe: Recipe, blocks: int, batch_size: int, shown: int = 3) -> tuple[dict[int, Tensor], range]:
-    """For each step that the strip shows, the first views that a training with seed 0 makes keys of; and the numbers of steps done."""
+    """For each step that the strip shows, some second views that a training with seed 0 makes keys of; and the numbers of steps done."""
     after, views = range(max(blocks - 3, 0), blocks + 3), {}
     for step in range(after[-1]):
         ids = batch_ids(len(data), batch_size, seed=0, step=step)
@@ -90,7 +90,8 @@ class KeyAge(Callback):
             step = loop.step + 1 - age
             ids = batch_ids(len(self.data), loop.batch_size, seed=self.seed, step=step)
             batch = make_batch(self.data, method.recipe, ids, seed=self.seed, step=step, device=device)
-            fresh = F.normalize(method.keys(batch.views[1]), dim=1)
+            views = batch.views if method.symmetric else batch.views[1:]
+            fresh = F.normalize(torch.cat([method.keys(x) for x in views]), dim=1)
             stored = method.queue.unflatten(0, (blocks, -1))[step % blocks]
             same.append(round((fresh * stored).sum(1).mean().item(), 4))
             other.append(round((fresh * stored.roll(1, 0)).sum(1).mean().item(), 4))
