@@ -150,7 +150,7 @@ def record_05(root: Path = ROOT) -> None:
     for name, logs in stored.items():
         arm = replace(experiment, method_args=experiment.method_args | {"momentum": float(name.removeprefix("m = "))})
         for seed in range(5):
-            look = ch05.KeyAge(train, every=arm.steps // 6, seed=seed)
+            look = ch05.KeyAge(train, every=arm.steps // 4, seed=seed)
             arm.fit(train, seed=seed, callbacks=[look])
             logs.append(look.log)
     write_atomic(root / STALENESS, (json.dumps(stored) + "\n").encode())
@@ -158,7 +158,7 @@ def record_05(root: Path = ROOT) -> None:
 
 def chapter_05(root: Path) -> tuple[Figure, str]:
     experiment, found = preset("moco_v2/pocket_live"), json.loads((root / STALENESS).read_text())
-    train, blocks = load_data("shapes"), experiment.method_args["queue_size"] // experiment.batch_size
+    train, blocks = load_data("shapes"), experiment.method_args["queue_size"] // (2 * experiment.batch_size)
     views, after = ch05.key_views(train, experiment.recipe(), blocks, experiment.batch_size)
     return ch05.signature(views, after, blocks, found), ch05.signature_alt(found)
 

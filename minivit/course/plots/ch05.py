@@ -90,9 +90,8 @@ class KeyAge(Callback):
             step = loop.step + 1 - age
             ids = batch_ids(len(self.data), loop.batch_size, seed=self.seed, step=step)
             batch = make_batch(self.data, method.recipe, ids, seed=self.seed, step=step, device=device)
-            views = batch.views if method.symmetric else batch.views[1:]
-            fresh = F.normalize(torch.cat([method.keys(x) for x in views]), dim=1)
-            stored = method.queue.unflatten(0, (blocks, -1))[step % blocks]
+            fresh = F.normalize(method.keys(batch.views[1]), dim=1)
+            stored = method.queue.unflatten(0, (blocks, -1))[step % blocks][-len(fresh) :]  # with both views as queries, view 2's are last
             same.append(round((fresh * stored).sum(1).mean().item(), 4))
             other.append(round((fresh * stored.roll(1, 0)).sum(1).mean().item(), 4))
         for name, value in (("steps", loop.step + 1), ("same", same), ("other", other)):
