@@ -60,7 +60,7 @@ def small_moco(momentum: float, symmetric: bool = False):
 def test_chapter_05s_look_at_the_keys_changes_no_training():
     chosen = small_moco(0.5)
     train, _ = chosen.load()
-    look = ch05.KeyAge(train, every=2)
+    look = ch05.KeyAge(every=2)
     plain, looked = (chosen.fit(train, callbacks=callbacks)[0].state_dict() for callbacks in ((), (look,)))
     assert all(torch.equal(value, plain[name]) for name, value in looked.items())
     assert look.log["steps"] == [4, 6, 8] and all(len(ages) == 3 for ages in look.log["same"])
@@ -72,7 +72,7 @@ def test_chapter_05s_keys_are_fresh_at_m_1_and_go_stale_at_m_0(symmetric):
     for momentum in (1.0, 0.0):
         chosen = small_moco(momentum, symmetric)
         train, _ = chosen.load()
-        look = ch05.KeyAge(train, every=4)
+        look = ch05.KeyAge(every=4)
         chosen.fit(train, callbacks=[look])
         same[momentum] = ch05.by_age(look.log)
         assert ch05.by_age(look.log, "other").max() < 0.99

@@ -150,7 +150,7 @@ def record_05(root: Path = ROOT) -> None:
     for name, logs in stored.items():
         arm = replace(experiment, method_args=experiment.method_args | {"momentum": float(name.removeprefix("m = "))})
         for seed in range(3 if name == "m = 0.9" else 5):
-            look = ch05.KeyAge(train, every=arm.steps // 4, seed=seed)
+            look = ch05.KeyAge(every=arm.steps // 4)
             arm.fit(train, seed=seed, callbacks=[look])
             logs.append(look.log)
     write_atomic(root / STALENESS, (json.dumps(stored) + "\n").encode())

@@ -1,5 +1,6 @@
 """Chapter 05: the queue as a strip of pictures, how stale its keys are, and what BatchNorm gives away."""
 import copy
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from minivit.augment import Recipe
 from minivit.callbacks import Callback
-from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
+from minivit.course.plots.common import loss_axes
+from minivit.course.plots.style import BASELINES, BLUE, GREEN, GREY, PURPLE, RED
 from minivit.datasets import ImageData
 from minivit.engine import batch_ids, make_batch
 from minivit.layers.norm import set_batch_norm
@@ -74,28 +76,32 @@ def strip(views: Mapping[int, Tensor], after: Sequence[int], blocks: int) -> Fig
 class KeyAge(Callback):
     """How alike a stored key is to a fresh key of the same view, for each age in steps; and to fresh keys of other images."""
 
-    def __init__(self, data: ImageData, *, every: int, seed: int = 0):
-        self.data, self.every, self.seed = data, every, seed
+    def __init__(self, *, every: int):
+        self.every = every
         self.log: dict[str, list] = {"steps": [], "same": [], "other": []}
+
+    def on_start(self, loop) -> None:
+        blocks = loop.method.queue_size // (loop.batch_size * (1 + loop.method.symmetric))
+        self.views: deque[Tensor] = deque(maxlen=blocks)  # of which the queue holds the keys
+        self.hook = loop.method.register_forward_pre_hook(lambda method, inputs: self.views.append(inputs[0].views[1]))
 
     @torch.no_grad()
     def after_step(self, loop) -> None:
-        method: MoCo = copy.deepcopy(loop.method)  # a look must not move BatchNorm's statistics
-        blocks = method.queue_size // len(method.fresh)
-        if (loop.step + 1) % self.every or loop.step + 1 < blocks:
+        blocks = self.views.maxlen
+        if (loop.step + 1) % self.every or len(self.views) < blocks:
             return
-        device = next(method.parameters()).device
-        same, other = [], []
-        for age in range(1, blocks + 1):  # averages of the momentum encoder since the key was made
-            step = loop.step + 1 - age
-            ids = batch_ids(len(self.data), loop.batch_size, seed=self.seed, step=step)
-            batch = make_batch(self.data, method.recipe, ids, seed=self.seed, step=step, device=device)
-            fresh = F.normalize(method.keys(batch.views[1]), dim=1)
-            stored = method.queue.unflatten(0, (blocks, -1))[step % blocks][-len(fresh) :]  # with both views as queries, view 2's are last
+        method, same, other = copy.deepcopy(loop.method), [], []  # a look must not move BatchNorm's statistics
+        for age, view in enumerate(reversed(self.views), 1):  # averages of the momentum encoder since the key was made
+            fresh = F.normalize(method.keys(view), dim=1)
+            block = method.queue.unflatten(0, (blocks, -1))[(loop.step + 1 - age) % blocks]
+            stored = block[-len(fresh) :]  # where both views are queries, view 2's keys are the last
             same.append(round((fresh * stored).sum(1).mean().item(), 4))
             other.append(round((fresh * stored.roll(1, 0)).sum(1).mean().item(), 4))
         for name, value in (("steps", loop.step + 1), ("same", same), ("other", other)):
             self.log[name].append(value)
+
+    def on_end(self, loop) -> None:
+        self.hook.remove()
 
 
 def by_age(log: Mapping[str, list], what: str = "same") -> np.ndarray:
@@ -181,8 +187,32 @@ def short_cut(parts: Sequence[tuple[Tensor, Tensor]], matrices: Mapping[str, Ten
     return figure
 
 
-def add_forecast(axes: Axes, forecast: Sequence[float], last_random: int) -> None:
-    """Into the axes of a loss: what an untrained network's loss must be while random keys leave the queue, and when the last has gone."""
-    axes.plot(forecast, color="black", linestyle="--", linewidth=1.6, label="forecast, no training")
-    axes.axvline(last_random, color=ORANGE, linewidth=1, label="last random key gone")
-    axes.legend(fontsize=10)
+def outcome(
+    losses: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    forecast: Sequence[float],
+    chance: float,
+    scores: Mapping[str, Mapping[str, float]],
+    lines: Mapping[str, Mapping[str, float]],
+    *,
+    guess: float | None = None,
+) -> Figure:
+    """Left: losses, and what an untrained network's must be while random keys leave the queue. Right: kNN and probe beside their baselines."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.3), width_ratios=[1.25, 1])
+    loss_axes(left, losses, chance=chance)
+    left.plot(forecast, color="black", linestyle="--", linewidth=1.8, label="forecast, no training")
+    left.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
+    judges = {"knn": "kNN", "probe": "linear probe"}
+    for shift, (name, found) in enumerate(scores.items()):
+        bars = right.bar([i + 0.4 * shift - 0.2 for i in range(2)], [found[j] for j in judges], 0.36, color=LOOKS[name][0], label=name)
+        right.bar_label(bars, fmt="%.2f", label_type="center", fontsize=12, color="white" if shift == 0 else "black")
+    for place, judged in enumerate(judges):
+        for name, value in lines[judged].items():
+            colour, style = BASELINES[name]
+            colour, label = "black" if name == "random weights" else colour, name if place == 0 else None
+            right.hlines(value, place - 0.45, place + 0.45, color=colour, linestyle=style, linewidth=2, label=label)
+    if guess is not None:
+        right.hlines(guess, -0.45, 0.45, color=GREEN, linewidth=2.5, label=f"your guess {guess:.2f}")
+    right.set_xticks(range(2), list(judges.values()), fontsize=12)
+    right.set(ylim=(0, 0.6), ylabel="accuracy")
+    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=3, fontsize=10)
+    return figure
