@@ -125,7 +125,7 @@ def age_axes(left: Axes, right: Axes, found: Mapping[str, Sequence[Mapping[str, 
     right.set(xlabel="step", title="the oldest keys")
     for ax in (left, right):
         ax.set(ylim=(min(0, ax.get_ylim()[0]), 1.03))
-    left.legend(fontsize=10, loc="lower left", ncols=2)
+    left.legend(fontsize=10, loc="lower left", bbox_to_anchor=(0, 0.18))
 
 
 def signature(views: Mapping[int, Tensor], after: Sequence[int], blocks: int, found: Mapping[str, Sequence[Mapping[str, list]]]) -> Figure:
@@ -203,8 +203,10 @@ def outcome(
     left.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
     judges = {"knn": "kNN", "probe": "linear probe"}
     for shift, (name, found) in enumerate(scores.items()):
-        bars = right.bar([i + 0.4 * shift - 0.2 for i in range(2)], [found[j] for j in judges], 0.36, color=LOOKS[name][0], label=name)
-        right.bar_label(bars, fmt="%.2f", label_type="center", fontsize=12, color="white" if shift == 0 else "black")
+        right.bar([i + 0.4 * shift - 0.2 for i in range(2)], [found[j] for j in judges], 0.36, color=LOOKS[name][0], label=name)
+        for i, judged in enumerate(judges):
+            x, colour = i + 0.4 * shift - 0.2, "white" if shift == 0 else "black"
+            right.text(x, 0.02, f"{found[judged]:.2f}", ha="center", fontsize=12, color=colour)
     for place, judged in enumerate(judges):
         for name, value in lines[judged].items():
             colour, style = BASELINES[name]
