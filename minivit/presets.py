@@ -239,9 +239,10 @@ PRESETS = {
         method_args={"temperature": 0.1}, also={"sgd_probe": {"epochs": 90, "batch_size": 4096}},
     ),
     "moco_v2/pocket": V2,
-    # Chapter 05's live runs; in the second the key encoder is a copy of the query encoder at every step.
-    "moco_v2/pocket_live": replace(V2, steps=100),
-    "moco_v2/pocket_copy": replace(V2, steps=100, method_args={**V2.method_args, "momentum": 0.0}),
+    # Chapter 05's live runs; in the second the key encoder is a copy of the query encoder at every step. The queue is as long as seven steps'
+    # keys: 1,024 would be renewed in two, and nothing could become stale.
+    "moco_v2/pocket_live": replace(V2, steps=100, method_args={**V2.method_args, "queue_size": 3584}),
+    "moco_v2/pocket_copy": replace(V2, steps=100, method_args={**V2.method_args, "queue_size": 3584, "momentum": 0.0}),
     "moco_v3/pocket": V3,
     "moco_v3/pocket_live": replace(V3, steps=250),
     "moco_v3/cifar10_cpu": replace(
@@ -324,4 +325,13 @@ def _environment(chosen: Preset) -> dict[str, Any]:
             raise ValueError(f"MINIVIT_LIMIT={limit!r}: a number of images, at least 10.")
         changes |= {"limit": int(limit), "batch_size": min(chosen.batch_size, int(limit) // 2)}
         changes |= {"epochs": min(chosen.epochs, 2)} if chosen.epochs else {}
+        changes |= _small_queue(chosen, changes["batch_size"]) if chosen.method == "moco" else {}
     return changes
+
+
+def _small_queue(chosen: Preset, batch_size: int) -> dict[str, Any]:
+    """For a quick try of MoCo: a queue of at most four batches, and a batch of which queue and groups are multiples."""
+    batch_size = 2 ** int(math.log2(batch_size))
+    args = {"queue_size": 65536, "groups": 1, **chosen.method_args}
+    small = {"queue_size": min(args["queue_size"], 4 * batch_size), "groups": min(args["groups"], batch_size // 2)}
+    return {"batch_size": batch_size, "method_args": args | small}

@@ -110,3 +110,12 @@ def test_environment_chooses_scale_data_and_limit(monkeypatch):
     monkeypatch.setenv("MINIVIT_LIMIT", "70")
     chosen = preset("simclr")
     assert (chosen.data, chosen.limit, chosen.batch_size, chosen.model) == ("folder:photos", 70, 35, "resnet18")
+
+
+@pytest.mark.parametrize("limit", [10, 70, 200])
+def test_a_quick_try_of_moco_has_a_batch_that_divides_its_queue(monkeypatch, limit):
+    monkeypatch.setenv("MINIVIT_LIMIT", str(limit))
+    for name in ("moco_v2/pocket", "moco_v2/cifar10", "moco_v2/imagenet_resnet50"):
+        chosen = preset(name)
+        assert chosen.batch_size <= limit / 2 and chosen.method_args["queue_size"] % chosen.batch_size == 0
+        assert chosen.batch_size % chosen.method_args["groups"] == 0 and chosen.batch_size > chosen.method_args["groups"]

@@ -103,6 +103,12 @@ def figure(cell: str, name: str, block: str = "final"):
     return lambda runs: runs[cell][block][name]
 
 
+def oldest(name: str, cell: str):
+    """Chapter 05: how alike the oldest keys of the queue are to fresh ones, from the log beside the study's."""
+    logs = json.loads((RUNS / "chapter_05" / "staleness.json").read_text())[name]
+    return lambda runs: float(np.mean(logs[runs[cell]["seed"]]["same"], axis=0)[-1])
+
+
 # Notebook -> its study, and for each band its value in the study's runs of one seed: {cell: run}.
 LIVE = {
     "00_start_here": ("chapter_00", {
@@ -143,6 +149,19 @@ LIVE = {
         "quarter turn, probe of z": figure("turns", "turn_z"),
         "quarter turn, probe of random weights": figure("turns", "turn_random"),
     }),
+    "05_moco": ("chapter_05", {
+        "first loss, as a share of chance": lambda runs: runs["live"]["loss_every_10"][0] / (2 * np.log(3585)),
+        "m = 0.99: last loss, as a share of chance": lambda runs: runs["live"]["last_10"]["loss"] / (2 * np.log(3585)),
+        "m = 0: last loss, as a share of chance": lambda runs: runs["copy"]["last_10"]["loss"] / (2 * np.log(3585)),
+        "kNN of random weights": figure("live", "random_knn"),
+        "kNN with m = 0.99": figure("live", "knn"),
+        "kNN with m = 0": figure("copy", "knn"),
+        "probe of random weights": figure("live", "random_probe"),
+        "probe with m = 0.99": figure("live", "probe"),
+        "probe with m = 0": figure("copy", "probe"),
+        "m = 0.99: oldest keys and fresh ones": oldest("m = 0.99", "live"),
+        "m = 0: oldest keys and fresh ones": oldest("m = 0", "copy"),
+    }),
 }  # fmt: skip
 
 
@@ -153,6 +172,11 @@ DRAWN = {
     "shapes, crop and colour: partner found",
     "pieces of photographs, crop only: partner found",
     "pieces of photographs, crop and colour: partner found",
+    "as they come, mean of the diagonal",
+    "keys shuffled, mean of the diagonal",
+    "one BatchNorm for all, mean of the diagonal",
+    "deviation of the cosines of strangers, untrained",
+    "forecast without random keys, as a share of chance",
 }
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from minivit.augment import generator_of
 from minivit.course.claims import ROOT
-from minivit.course.plots import ch00, ch01, ch02, ch03
+from minivit.course.plots import ch00, ch01, ch02, ch03, ch05
 from minivit.course.plots.style import save_slide, use_style
 from minivit.datasets import load_data
 from minivit.engine import batch_ids, make_batch
@@ -138,11 +138,37 @@ def chapter_03(root: Path) -> tuple[Figure, str]:
     return figure, ch03.signature_alt(classes, turns)
 
 
+STALENESS = Path("data/runs/chapter_05/staleness.json")
+
+
+def record_05(root: Path = ROOT) -> None:
+    """Train chapter 05's runs, five seeds (three of m = 0.9), and store how alike stored and fresh keys are, by age."""
+    torch.set_num_threads(1)
+    experiment = preset("moco_v2/pocket_live")
+    train, _ = experiment.load()
+    stored: dict[str, list] = {name: [] for name in ch05.LOOKS}
+    for name, logs in stored.items():
+        arm = replace(experiment, method_args=experiment.method_args | {"momentum": float(name.removeprefix("m = "))})
+        for seed in range(3 if name == "m = 0.9" else 5):
+            look = ch05.KeyAge(every=arm.steps // 4)
+            arm.fit(train, seed=seed, callbacks=[look])
+            logs.append(look.log)
+    write_atomic(root / STALENESS, (json.dumps(stored) + "\n").encode())
+
+
+def chapter_05(root: Path) -> tuple[Figure, str]:
+    experiment, found = preset("moco_v2/pocket_live"), json.loads((root / STALENESS).read_text())
+    train, blocks = load_data("shapes"), experiment.method_args["queue_size"] // (2 * experiment.batch_size)
+    views, after = ch05.key_views(train, experiment.recipe(), blocks, experiment.batch_size)
+    return ch05.signature(views, after, blocks, found), ch05.signature_alt(found)
+
+
 FIGURES = {
     "00": ("00_neighbours", chapter_00, record_00),
     "01": ("01_shuffled", chapter_01, record_01),
     "02": ("02_usefulness", chapter_02, record_02),
     "03": ("03_similarity", chapter_03, record_03),
+    "05": ("05_queue", chapter_05, record_05),
 }
 
 

@@ -12,13 +12,12 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from minivit.augment import Recipe, generator_of
-from minivit.course.plots.common import picture_of, scatter_axes
+from minivit.course.plots.common import Scores, baseline_lines, picture_of, scatter_axes
 from minivit.course.plots.style import BASELINES, BLUE, GREEN, GREY, ORANGE, PURPLE, RED
 from minivit.datasets import ImageData
 from minivit.methods import SimCLR
 
 SHOWN = (2, 12, 7, 17, 4, 14, 0, 10)  # test images: two triangles, two crescents, two plus signs, two discs
-Scores = Mapping[str, Sequence[float]]  # a point or bar: its figures over seeds
 
 
 def cosines(z: Tensor) -> Tensor:
@@ -137,43 +136,6 @@ def gradient_weights(similarities: Tensor, weights: Mapping[float, Tensor]) -> F
         ax.set_xticks(range(len(share)), [f"{s:.1f}" for s in similarities])
         ax.set(title=f"τ = {temperature:g}", ylim=(0, 1.12), xlabel="cosine of anchor and negative", yticks=[0, 0.5, 1])
     axes[0].set_ylabel("share of the push")
-    return figure
-
-
-def points_axes(axes: Axes, curves: Mapping[str, Scores], *, dashed: Sequence[str] = ()) -> None:
-    """Means with whiskers (one deviation over seeds) against the names of the settings, a line for each curve."""
-    for (name, cells), colour, marker in zip(curves.items(), (BLUE, PURPLE, GREEN, ORANGE), "osD^", strict=False):
-        colour, marker = (GREEN, "D") if name in dashed else (colour, marker)
-        means = [np.mean(v) for v in cells.values()]
-        deviations = [np.std(v, ddof=1) if np.size(v) > 1 else 0 for v in cells.values()]
-        axes.errorbar(list(cells), means, deviations, color=colour, marker=marker, capsize=4, linestyle="--" if name in dashed else "-", label=name)
-
-
-def baseline_lines(axes: Axes, lines: Mapping[str, float]) -> None:
-    for name, value in lines.items():
-        colour, style = BASELINES[name]
-        axes.axhline(value, color=colour, linestyle=style, linewidth=1.5, label=f"{name} {value:.2f}")
-
-
-def beside(
-    ours: Mapping[str, Scores],
-    lines: Mapping[str, float],
-    paper: Mapping[str, Scores],
-    *,
-    xlabels: tuple[str, str],
-    titles: tuple[str, str],
-    dashed: Sequence[str] = (),
-    percent: tuple[float, float] = (0, 100),
-) -> Figure:
-    """Our curves with whiskers and baselines on the left, the paper's table on the right."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6))
-    points_axes(left, ours, dashed=dashed)
-    baseline_lines(left, lines)
-    left.set(xlabel=xlabels[0], ylabel="accuracy", ylim=(0, 1), title=titles[0])
-    points_axes(right, paper, dashed=dashed)
-    right.set(xlabel=xlabels[1], ylabel="per cent", ylim=percent, title=titles[1])
-    for ax in (left, right):
-        ax.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return figure
 
 

@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minivit.course.plots.style import BASELINES, BLUE, GREEN, GREY, PURPLE
+from minivit.course.plots.style import BASELINES, BLUE, GREEN, GREY, ORANGE, PURPLE
+
+Scores = Mapping[str, Sequence[float]]  # a point or bar: its figures over seeds
 
 
 def picture_of(image: Tensor) -> np.ndarray:
@@ -83,6 +85,43 @@ def training(
     right.set(ylabel=measure)
     if aside:
         right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
+    return figure
+
+
+def points_axes(axes: Axes, curves: Mapping[str, Scores], *, dashed: Sequence[str] = ()) -> None:
+    """Means with whiskers (one deviation over seeds) against the names of the settings, a line for each curve."""
+    for (name, cells), colour, marker in zip(curves.items(), (BLUE, PURPLE, GREEN, ORANGE), "osD^", strict=False):
+        colour, marker = (GREEN, "D") if name in dashed else (colour, marker)
+        means = [np.mean(v) for v in cells.values()]
+        deviations = [np.std(v, ddof=1) if np.size(v) > 1 else 0 for v in cells.values()]
+        axes.errorbar(list(cells), means, deviations, color=colour, marker=marker, capsize=4, linestyle="--" if name in dashed else "-", label=name)
+
+
+def baseline_lines(axes: Axes, lines: Mapping[str, float]) -> None:
+    for name, value in lines.items():
+        colour, style = BASELINES[name]
+        axes.axhline(value, color=colour, linestyle=style, linewidth=1.5, label=f"{name} {value:.2f}")
+
+
+def beside(
+    ours: Mapping[str, Scores],
+    lines: Mapping[str, float],
+    paper: Mapping[str, Scores],
+    *,
+    xlabels: tuple[str, str],
+    titles: tuple[str, str],
+    dashed: Sequence[str] = (),
+    percent: tuple[float, float] = (0, 100),
+) -> Figure:
+    """Our curves with whiskers and baselines on the left, the paper's table on the right."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6))
+    points_axes(left, ours, dashed=dashed)
+    baseline_lines(left, lines)
+    left.set(xlabel=xlabels[0], ylabel="accuracy", ylim=(0, 1), title=titles[0])
+    points_axes(right, paper, dashed=dashed)
+    right.set(xlabel=xlabels[1], ylabel="per cent", ylim=percent, title=titles[1])
+    for ax in (left, right):
+        ax.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return figure
 
 
