@@ -9,6 +9,7 @@ import pytest
 from test_notebooks import NOTEBOOKS, bands
 
 import minivit
+from minivit import preset
 from minivit.course.claims import ledger, minus, side_of, verdict
 from minivit.replay import replay
 from minivit.runs import Run, config_hash
@@ -100,6 +101,11 @@ def figure(cell: str, name: str, block: str = "final"):
     return lambda runs: runs[cell][block][name]
 
 
+def v3_start(temperature: float) -> float:
+    """4τ ln B of the live run of chapter 07."""
+    return 4 * temperature * np.log(preset("moco_v3/pocket_live").batch_size)
+
+
 # Notebook -> its study, and for each band its value in the study's runs of one seed: {cell: run}.
 LIVE = {
     "00_start_here": ("chapter_00", {
@@ -140,6 +146,16 @@ LIVE = {
         "quarter turn, probe of z": figure("turns", "turn_z"),
         "quarter turn, probe of random weights": figure("turns", "turn_random"),
     }),
+    "07_moco_v3": ("chapter_07", {
+        "first loss, as a share of 4τ ln B": lambda runs: runs["live"]["loss_every_10"][0] / v3_start(0.2),
+        "share of the possible 4": lambda runs: (v3_start(0.2) - runs["live"]["last_10"]["loss"]) / 4,
+        "kNN of MoCo v3": figure("live", "knn"),
+        "linear probe of MoCo v3": figure("live", "probe"),
+        "kNN of random weights": figure("live", "random_knn"),
+        "τ = 1: fall, as a share of the loss": lambda runs: 1 - runs["tau1"]["last_10"]["loss"] / runs["tau1"]["loss_every_10"][0],
+        "τ = 1: share of the possible 4": lambda runs: (v3_start(1.0) - runs["tau1"]["last_10"]["loss"]) / 4,
+        "τ = 1: kNN": figure("tau1", "knn"),
+    }),
 }  # fmt: skip
 
 
@@ -150,6 +166,8 @@ DRAWN = {
     "shapes, crop and colour: partner found",
     "pieces of photographs, crop only: partner found",
     "pieces of photographs, crop and colour: partner found",
+    "crossed: share of the possible 4 after 15 steps",
+    "not crossed: share of the possible 4 after 15 steps",
 }
 
 

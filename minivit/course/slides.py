@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from minivit.augment import generator_of
 from minivit.course.claims import ROOT
-from minivit.course.plots import ch00, ch01, ch02, ch03
+from minivit.course.plots import ch00, ch01, ch02, ch03, ch07
 from minivit.course.plots.style import save_slide, use_style
 from minivit.datasets import load_data
 from minivit.engine import batch_ids, make_batch
@@ -138,11 +138,21 @@ def chapter_03(root: Path) -> tuple[Figure, str]:
     return figure, ch03.signature_alt(classes, turns)
 
 
+def chapter_07(root: Path) -> tuple[Figure, str]:
+    plan, runs = read_study(root / "data/runs/moco_v3")
+    batch, curves = preset("moco_v3/pocket").batch_size, {}
+    for temperature, cell in ((0.1, "tau0.1"), (0.2, "base"), (0.5, "tau0.5"), (1.0, "tau1")):
+        losses = [run["loss_every_10"] for run in runs if run["cell"] == cell and "error" not in run]
+        curves[temperature] = ([10 * i for i in range(len(losses[0]))], [mean(at) for at in zip(*losses, strict=True)])
+    return ch07.corridors(curves, batch), ch07.corridors_alt(curves, batch)
+
+
 FIGURES = {
     "00": ("00_neighbours", chapter_00, record_00),
     "01": ("01_shuffled", chapter_01, record_01),
     "02": ("02_usefulness", chapter_02, record_02),
     "03": ("03_similarity", chapter_03, record_03),
+    "07": ("07_corridor", chapter_07, lambda root: None),  # all of it is in the study's log
 }
 
 
