@@ -47,7 +47,7 @@ def test_chapter_07s_corridor_is_four_high_and_its_figure_shows_each_temperature
     curves = {tau: ([0, 10], [ch07.corridor(128, tau)[0], ch07.corridor(128, tau)[0] - 1]) for tau in (0.2, 1.0)}
     figure = ch07.corridors(curves, 128, live={0.2: curves[0.2]})
     left, right = figure.axes
-    assert len(left.patches) == 2 and {line.get_linewidth() for line in right.lines if len(line.get_xdata()) == 2} >= {1.5, 3.0}
+    assert len(left.patches) == 2 and {line.get_linewidth() for line in right.lines if len(line.get_xdata()) == 2} >= {1.3, 2.5}
     shares = [line.get_ydata() for line in right.lines if line.get_label().startswith("τ")]
     assert len(shares) == 3 and all(list(share) == pytest.approx([0, 0.25]) for share in shares)
     assert "τ 1: from 19.41" in ch07.corridors_alt(curves, 128) and "at least 0.00" in ch07.corridors_alt(curves, 128)

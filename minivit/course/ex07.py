@@ -31,12 +31,7 @@ def _loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, temperature: float, *,
 
 def _all_keys(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     """Every key is a candidate, those of the query's own view, too."""
-    return 2 * temperature * (_ctr_among(p1, z2, z1, temperature) + _ctr_among(p2, z1, z2, temperature))
-
-
-def _ctr_among(p: Tensor, z: Tensor, more: Tensor, temperature: float) -> Tensor:
-    logits = F.normalize(p, dim=1) @ F.normalize(torch.cat([z, more]), dim=1).T / temperature
-    return F.cross_entropy(logits, torch.arange(len(p)))
+    return _loss(p1, p2, torch.cat([z1, z2]), torch.cat([z2, z1]), temperature)
 
 
 HEADS = {
@@ -94,42 +89,27 @@ EXERCISES_07 = {
             (lambda b, t: _corridor(2 * b - 1, t), "2B − 1 candidates are SimCLR's; here a query sees the B keys of the other view."),
             (lambda b, t: (2 * t * math.log(b), 2 * t * math.log(b) - 2), "that is one of the two terms; the loss adds both."),
             (lambda b, t: (2 * math.log(b), 2 * math.log(b) - 2 / t), "the factor 2τ is missing."),
-            (
-                lambda b, t: (4 * t * math.log(b), _orthogonal(b, t)),
-                "orthogonal negatives are a reference, not the floor: they can be further apart.",
-            ),
+            (lambda b, t: (4 * t * math.log(b), _orthogonal(b, t)), "orthogonal negatives are a reference, no floor: they can be further apart."),
             (
                 lambda b, t: (4 * t * math.log(b), 4 * t * math.log(b) - 4 * t),
                 "the 4 is not multiplied by τ: 1/τ in the loss and 2τ before it cancel.",
             ),
             (lambda b, t: _corridor(b, t)[::-1], "start first, then the floor."),
         ),
-        hints=(
-            "All cosines equal: each of the B keys has the share 1/B.",
-            "How far can the mean positive be above the mean of all, on the unit sphere?",
-        ),
+        hints=("All cosines equal: each of the B keys has the share 1/B.", "How far can the mean positive be above the mean of all cosines?"),
     ),
     "07.2": Exercise(
         cases=((*_batch(0, 6, 5), 0.2), (*_batch(1, 4, 7), 1.0)),
         reference=_loss,
         mistakes=(
-            (
-                lambda p1, p2, z1, z2, t: _loss(p1, p2, z2, z1, t),
-                "you paired queries and keys of the same view: that task is nearly solved before training.",
-            ),
+            (lambda p1, p2, z1, z2, t: _loss(p1, p2, z2, z1, t), "you paired queries and keys of the same view; cross them."),
             (_all_keys, "the keys of the query's own view are in your denominator; only the other view's belong there."),
             (lambda *a: _loss(*a) / 2, "that is the mean of the two terms; they are added."),
             (lambda *a: _loss(*a, scale=1 / a[-1]), "the factor 2τ is missing."),
             (lambda p1, p2, z1, z2, t: 2 * t * _ctr(p1, z2, t), "only one of the two directions is there."),
-            (
-                lambda p1, p2, z1, z2, t: _loss(z1, z2, p1, p2, t),
-                "keys and predictions are exchanged: each prediction is a query, the keys are what it looks among.",
-            ),
+            (lambda p1, p2, z1, z2, t: _loss(z1, z2, p1, p2, t), "exchanged: each prediction p is a query, keys z are what it looks among."),
         ),
-        hints=(
-            "One term is `2 * temperature * info_nce(query, key, temperature=temperature)`.",
-            "The query of view 1 is p1. Of which view are its keys?",
-        ),
+        hints=("One term is `2 * temperature * info_nce(query, key, temperature=temperature)`.", "p1 is of view 1. Of which view are its keys?"),
     ),
     "07.3": Exercise(
         cases=((),),
@@ -139,10 +119,7 @@ EXERCISES_07 = {
             (lambda: (5, 3, 2), "A and B are exchanged: look at the hidden values before the ReLU."),
             (lambda: (3, 2, 5), "B and C are exchanged: look at the output's mean and deviation over the batch."),
         ),
-        hints=(
-            "Count parameters first: 32·48 + 2·48 + 48·32 is right.",
-            "In train mode an output that ends with BatchNorm without weights has mean 0 and deviation 1 in each column.",
-        ),
+        hints=("Count parameters first: 32·48 + 2·48 + 48·32 is right.", "What does a plain last BatchNorm do to the columns of the output?"),
     ),
     "07.4": Exercise(
         cases=((_normal(5, 7, 12),), (3 * _normal(6, 4, 5) + 1,)),
@@ -150,12 +127,9 @@ EXERCISES_07 = {
         mistakes=(
             (
                 lambda t: torch.cat([F.layer_norm(t.mean(0), t.shape[1:], eps=1e-6), t.mean(0)]),
-                "you normalised the mean; the paper's bad variant normalises each token, then averages.",
+                "you normalised the mean; normalise each token, then average.",
             ),
-            (
-                lambda t: torch.cat([F.layer_norm(t.T, t.shape[:1], eps=1e-6).mean(1), t.mean(0)]),
-                "you normalised over the tokens; LayerNorm treats each token by itself.",
-            ),
+            (lambda t: torch.cat([F.layer_norm(t.T, t.shape[:1], eps=1e-6).mean(1), t.mean(0)]), "LayerNorm treats each token by itself."),
             (lambda t: torch.cat(_pooled(t)[::-1]), "the two are exchanged: with the norm first, without it second."),
             (
                 lambda t: torch.cat([((t - t.mean(1, keepdim=True)) / t.std(1, keepdim=True)).mean(0), t.mean(0)]),
@@ -163,23 +137,17 @@ EXERCISES_07 = {
             ),
             (
                 lambda t: torch.cat([F.normalize(t, dim=1).mean(0), t.mean(0)]),
-                "that only brings tokens to length 1; LayerNorm also subtracts each token's mean, and its length is √D.",
+                "LayerNorm also subtracts each token's mean, and leaves the length √D.",
             ),
         ),
-        hints=(
-            "`F.layer_norm(tokens, tokens.shape[1:], eps=1e-6)` normalises each row.",
-            "Then the mean over the tokens is `.mean(0)`; put the two answers into one vector with `torch.cat`.",
-        ),
+        hints=("`F.layer_norm(tokens, tokens.shape[1:], eps=1e-6)` normalises each row.", "Then `.mean(0)`; join the two with `torch.cat`."),
     ),
     "07.5": Exercise(
         cases=_scores,
         reference=_compare,
         mistakes=(
             (lambda a, b: _compare(b, a), "the sign is turned round: symmetric minus asymmetric."),
-            (
-                lambda a, b: (_compare(a, b)[0], _compare(a, b)[1] * math.sqrt(len(a))),
-                "that is the standard deviation of the differences; divide by √ of the number of seeds.",
-            ),
+            (lambda a, b: (_compare(a, b)[0], _compare(a, b)[1] * math.sqrt(len(a))), "that is the deviation; divide by √ of the number of seeds."),
             (
                 lambda a, b: (_compare(a, b)[0], pstdev(x - y for x, y in zip(a, b, strict=True)) / math.sqrt(len(a))),
                 "with so few seeds use n − 1 in the deviation (`stdev`).",

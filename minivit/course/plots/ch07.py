@@ -39,7 +39,7 @@ def corridors(curves: Mapping[float, Curve], batch: int, *, live: Mapping[float,
             left.axhline(start, color=colour, linewidth=1)
             left.axhline(max(floor, 0), color=colour, linewidth=1, linestyle=(0, (2, 4)))
             left.text(1.01, start, f"τ {temperature:g}", color=colour, transform=left.get_yaxis_transform(), va="center", fontsize=11)
-        for drawn, width in ((curves, 1.5), (live or {}, 3)):
+        for drawn, width in ((curves, 1.3), (live or {}, 2.5)):
             if temperature in drawn:
                 steps, losses = drawn[temperature]
                 name = f"τ = {temperature:g}" + (", this run" if width > 2 else ", recorded" if live else "")
@@ -198,8 +198,8 @@ def ablations(ours: Mapping[str, Group], paper: Mapping[str, Mapping[str, float]
         left.set_title(name, fontsize=12, loc="left")
         if not tables[name]:
             right.text(0.02, 0.5, paper[name], transform=right.transAxes, va="center", fontsize=12)
-            right.set_yticks([])
+            right.axis("off")
     axes[-1, 0].set_xlabel(f"ours, shapes: {measure}")
     axes[-1, 1].set_xlabel("the paper: ImageNet, linear probe in %, axis cut")
-    axes[-1, 0].legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.55), ncols=3)
+    axes[0, 0].legend(fontsize=10, loc="lower center", bbox_to_anchor=(0.5, 1.2), ncols=3)
     return figure
