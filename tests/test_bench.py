@@ -5,7 +5,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from bench import augment, import_time, knn, nt_xent, pairs, simclr_step, vit_step
+from bench import augment, import_time, knn, moco_v3_step, nt_xent, pairs, simclr_step, vit_step
 from bench.__main__ import COMPARISONS
 from minivit.__main__ import main
 
@@ -15,6 +15,7 @@ TINY = {
     knn: {"train": 211, "test": 31, "dim": 13, "k": 7, "rounds": 2},
     nt_xent: {"batch": 11, "dim": 13, "rounds": 2, "repeats": 1},
     simclr_step: {"images": 5, "dim": 12, "depth": 1, "heads": 3, "rounds": 2},
+    moco_v3_step: {"images": 5, "large_images": 5, "large_image": 32, "hidden_dim": 11, "rounds": 2, "dim": 24, "depth": 1},
 }
 PEERS = {
     vit_step: ["torchvision"],
@@ -22,6 +23,7 @@ PEERS = {
     knn: ["scikit-learn"],
     nt_xent: ["the usual lines", "lightly", "pytorch-metric-learning"],
     simclr_step: ["torchvision (v2 uint8, ViT)"],
+    moco_v3_step: [moco_v3_step.PEER] * 2,
 }
 
 
@@ -56,6 +58,7 @@ WRONG = {  # what is broken on our side: name, and a wrong version made of the r
     knn: ("knn_predict", lambda right: lambda *x, k, temperature: right(*x, k=1, temperature=temperature)),
     nt_xent: ("nt_xent", lambda right: lambda z1, z2, *, temperature: 2 * right(z1, z2, temperature=temperature)),
     simclr_step: ("SimCLR", lambda right: lambda *x, temperature, **options: right(*x, temperature=2 * temperature, **options)),
+    moco_v3_step: ("MoCoV3", lambda right: lambda *x, temperature, **options: right(*x, temperature=2 * temperature, **options)),
 }
 
 

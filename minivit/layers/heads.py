@@ -17,6 +17,7 @@ class ScaleOnlyBatchNorm(BatchNorm):
 
 NORMS = {
     None: None,
+    "none": None,  # the same, for files that know no None
     "bn": BatchNorm,
     "bn_scale": ScaleOnlyBatchNorm,  # scale, no shift
     "bn_plain": lambda channels: BatchNorm(channels, affine=False),  # neither
@@ -35,7 +36,7 @@ def mlp_head(
 ) -> nn.Sequential:
     """An MLP ``(B, in_dim) -> (B, out_dim)`` of ``layers`` Linears with ReLU between them; ``layers=0`` is the identity.
 
-    Norms are None, "bn", "bn_scale" (scale without shift) or "bn_plain" (neither); ``bias`` is for all Linears, or
+    Norms are None (or "none"), "bn", "bn_scale" (scale without shift) or "bn_plain" (neither); ``bias`` is for all Linears, or
     (hidden, out). Linears keep PyTorch's initialisation, as in all the official codes but SimCLR's (normal, std 0.01).
     """
     for name, norm in (("hidden_norm", hidden_norm), ("out_norm", out_norm)):
