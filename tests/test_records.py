@@ -166,8 +166,8 @@ DRAWN = {
     "shapes, crop and colour: partner found",
     "pieces of photographs, crop only: partner found",
     "pieces of photographs, crop and colour: partner found",
-    "crossed: share of the possible 4 after 15 steps",
-    "not crossed: share of the possible 4 after 15 steps",
+    "crossed: share of the possible 4 after ten steps",
+    "not crossed: share of the possible 4 after ten steps",
 }
 
 

@@ -139,10 +139,10 @@ def chapter_03(root: Path) -> tuple[Figure, str]:
 
 
 def chapter_07(root: Path) -> tuple[Figure, str]:
-    plan, runs = read_study(root / "data/runs/moco_v3")
-    batch, curves = preset("moco_v3/pocket").batch_size, {}
-    for temperature, cell in ((0.1, "tau0.1"), (0.2, "base"), (0.5, "tau0.5"), (1.0, "tau1")):
-        losses = [run["loss_every_10"] for run in runs if run["cell"] == cell and "error" not in run]
+    runs = [run for name in ("chapter_07", "chapter_07_beside") for run in read_study(root / "data/runs" / name)[1]]
+    batch, curves = preset("moco_v3/pocket_live").batch_size, {}
+    for temperature in (0.1, 0.2, 0.5, 1.0):
+        losses = [run["loss_every_10"] for run in runs if run["cell"] == f"tau{temperature:g}" and "error" not in run]
         curves[temperature] = ([10 * i for i in range(len(losses[0]))], [mean(at) for at in zip(*losses, strict=True)])
     return ch07.corridors(curves, batch), ch07.corridors_alt(curves, batch)
 
