@@ -151,10 +151,11 @@ LIVE = {
         "share of the possible 4": lambda runs: (v3_start(0.2) - runs["live"]["last_10"]["loss"]) / 4,
         "kNN of MoCo v3": figure("live", "knn"),
         "linear probe of MoCo v3": figure("live", "probe"),
+        "gain of the probe over random weights": lambda runs: runs["live"]["final"]["probe"] - runs["live"]["final"]["random_probe"],
         "kNN of random weights": figure("live", "random_knn"),
         "τ = 1: fall, as a share of the loss": lambda runs: 1 - runs["tau1"]["last_10"]["loss"] / runs["tau1"]["loss_every_10"][0],
         "τ = 1: share of the possible 4": lambda runs: (v3_start(1.0) - runs["tau1"]["last_10"]["loss"]) / 4,
-        "τ = 1: kNN": figure("tau1", "knn"),
+        "τ = 1: linear probe": figure("tau1", "probe"),
     }),
 }  # fmt: skip
 
