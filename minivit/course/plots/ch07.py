@@ -13,6 +13,7 @@ from minivit.course.plots.style import BASELINES, BLUE, GREEN, GREY, ORANGE, PUR
 
 Curve = tuple[Sequence[int], Sequence[float]]
 LOOKS = {0.1: (PURPLE, ":"), 0.2: (BLUE, "-"), 0.5: (GREEN, "--"), 1.0: (RED, "-.")}  # of a temperature
+NOT_COMPARED = {"facecolor": "white", "edgecolor": GREY, "hatch": "///"}
 Group = Mapping[str, Sequence[float]]  # the settings of one ablation: a figure for each seed, the default first
 
 
@@ -27,9 +28,8 @@ def corridors(curves: Mapping[float, Curve], batch: int, *, live: Mapping[float,
 
     Recorded curves are thin, ``live`` ones thick. ``known=False`` leaves out the corridors and the second panel: the question.
     """
-    figure, axes = plt.subplots(
-        1, 2 if known else 1, figsize=(12.5, 4.9) if known else (8, 3.9), width_ratios=[1.15, 1] if known else None, squeeze=False
-    )
+    shape = {"ncols": 2, "figsize": (12.5, 4.9), "width_ratios": [1.15, 1]} if known else {"ncols": 1, "figsize": (8, 3.9)}
+    figure, axes = plt.subplots(squeeze=False, **shape)
     left = axes[0, 0]
     looks = {t: LOOKS[t] for t in sorted(set(curves) | set(live or {}))}
     for temperature, (colour, style) in looks.items():
@@ -62,10 +62,10 @@ def corridors(curves: Mapping[float, Curve], batch: int, *, live: Mapping[float,
 
 def corridors_alt(curves: Mapping[float, Curve], batch: int) -> str:
     """The figure in words."""
-    said = [
-        f"τ {t:g}: from {corridor(batch, t)[0]:.2f}, now {np.mean(losses[-2:]):.2f}, at least {max(corridor(batch, t)[1], 0):.2f}"
-        for t, (_, losses) in curves.items()
-    ]
+    said = []
+    for temperature, (_, losses) in curves.items():
+        start, floor = corridor(batch, temperature)
+        said.append(f"τ {temperature:g}: from {start:.2f}, now {np.mean(losses[-2:]):.2f}, at least {max(floor, 0):.2f}")
     return f"Loss over steps, each temperature in its corridor. {'; '.join(said)}. Beside it the share of the possible 4 that each has gone."
 
 
@@ -82,10 +82,6 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], col
     axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2, "linestyle": style, "mutation_scale": 16})
 
 
-def _mark(axes: Axes, x: float, y: float, number: int) -> None:
-    axes.text(x, y, str(number), ha="center", va="center", fontsize=10, color="white", bbox={"boxstyle": "circle,pad=0.25", "facecolor": "black"})
-
-
 def differences() -> Figure:
     """SimCLR and MoCo v3 as two flows of the same shape; the numbers are those of the chapter's table."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.2), width_ratios=[1, 1.25])
@@ -93,8 +89,7 @@ def differences() -> Figure:
         ax.set(xlim=(0, limit), ylim=(-0.7, 5), xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         ax.set_title(title, fontsize=15)
-    for ax, names in ((left, ("$x_1$", "$x_2$")), (right, ("$x_1$", "$x_2$"))):
-        for y, name in zip((3.6, 1.2), names, strict=True):
+        for y, name in ((3.6, "$x_1$"), (1.2, "$x_2$")):
             ax.text(0.3, y, name, fontsize=15, ha="center", va="center")
     _box(left, 2, 2.4, "backbone f", BLUE, width=1.5)
     _box(left, 3.9, 2.4, "projector g", BLUE, width=1.5)
@@ -111,9 +106,8 @@ def differences() -> Figure:
             _box(right, 1.5 * i + 1.5, y, part, colour, width=0.95, hatch="" if colour == BLUE else "//")
     _arrow(right, (5.05, 3.6), (5.6, 3.6), BLUE)
     _arrow(right, (3.55, 1.2), (5.6, 1.2), ORANGE)
-    right.text(5.85, 3.6, "$p_1$", fontsize=15, ha="center", va="center")
-    right.text(5.85, 1.2, "$z_2$", fontsize=15, ha="center", va="center")
-    for x in (1.5, 3.0):
+    for y, name, x in ((3.6, "$p_1$", 1.5), (1.2, "$z_2$", 3.0)):
+        right.text(5.85, y, name, fontsize=15, ha="center", va="center")
         _arrow(right, (x, 3.18), (x, 1.62), GREY, ":")
     right.text(2.25, 2.4, "EMA", ha="center", va="center", fontsize=12)
     right.plot([4.5, 4.5], [0.85, 1.55], color=RED, linewidth=4)
@@ -126,7 +120,8 @@ def differences() -> Figure:
     right.text(2.2, 0.3, "a slow average of f and g", color="#8a5f00", ha="center", fontsize=11)
     places = ((2.25, 2.85), (4.5, 4.25), (4.5, 1.85), (7.2, 1.55), (7.2, 3.25), (0.4, 4.45), (7.7, -0.35), (3.0, 4.25), (0.3, 2.4), (1.5, 4.25))
     for number, (x, y) in enumerate(places, 1):
-        _mark(right, x, y, number)
+        disc = {"boxstyle": "circle,pad=0.25", "facecolor": "black"}
+        right.text(x, y, str(number), ha="center", va="center", fontsize=10, color="white", bbox=disc)
     return figure
 
 
@@ -140,17 +135,15 @@ def tables(batch: int = 4) -> Figure:
             for j in range(side):
                 same_view, partner = i // batch == j // batch, (i - j) % batch == 0
                 unused = i == j if title == "SimCLR" else same_view
-                colour = "white" if unused else BLUE if partner else "#f6d9a8"
-                ax.add_patch(
-                    Rectangle((j, i), 1, 1, facecolor=colour, edgecolor=GREY if unused else "white", hatch="///" if unused else "", linewidth=0.6)
-                )
+                look = {"facecolor": BLUE if partner else "#f6d9a8", "edgecolor": "white"}
+                ax.add_patch(Rectangle((j, i), 1, 1, linewidth=0.6, **(NOT_COMPARED if unused else look)))
         ax.set(xlim=(0, side), ylim=(side, 0), aspect="equal", title=title)
         ax.set_xticks([i + 0.5 for i in range(side)], sides[0], rotation=60, ha="right", rotation_mode="anchor", fontsize=11)
         ax.set_yticks([i + 0.5 for i in range(side)], rows, fontsize=11)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
-    kinds = {"positive": (BLUE, ""), "negative": ("#f6d9a8", ""), "not compared": ("white", "///")}
-    handles = [Rectangle((0, 0), 1, 1, facecolor=colour, hatch=hatch, edgecolor=GREY, label=kind) for kind, (colour, hatch) in kinds.items()]
+    kinds = {"positive": {"facecolor": BLUE}, "negative": {"facecolor": "#f6d9a8"}, "not compared": NOT_COMPARED}
+    handles = [Rectangle((0, 0), 1, 1, label=kind, **look) for kind, look in kinds.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
