@@ -5,7 +5,7 @@ import torch
 
 matplotlib.use("Agg")
 from minivit.course.checks import EXERCISES, check  # noqa: E402
-from minivit.course.plots import ch03, ch05  # noqa: E402
+from minivit.course.plots import ch03, ch05, ch07  # noqa: E402
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -84,3 +84,46 @@ def test_chapter_05s_signatures_forget_the_picture():
     q, k = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(ch05.signatures(q + 3, q + 5).diagonal(), torch.ones(5), atol=1e-5)
     assert torch.allclose(ch05.signatures(q, k), ch05.signatures(q - 2, k + 9), atol=1e-5)
+
+
+def test_chapter_07s_corridor_is_four_high_and_its_figure_shows_each_temperature_inside():
+    assert ch07.corridor(1024, 1.0) == pytest.approx((27.73, 23.73), abs=0.01)  # facts/moco.md §3.3
+    curves = {tau: ([0, 10], [ch07.corridor(128, tau)[0], ch07.corridor(128, tau)[0] - 1]) for tau in (0.2, 1.0)}
+    figure = ch07.corridors(curves, 128, live={0.2: curves[0.2]})
+    left, right = figure.axes
+    assert len(left.patches) == 2 and {line.get_linewidth() for line in right.lines if len(line.get_xdata()) == 2} >= {1.3, 2.5}
+    shares = [line.get_ydata() for line in right.lines if line.get_label().startswith("τ")]
+    assert len(shares) == 3 and all(list(share) == pytest.approx([0, 0.25]) for share in shares)
+    assert "τ 1: from 19.41" in ch07.corridors_alt(curves, 128) and "at least 0.00" in ch07.corridors_alt(curves, 128)
+    ch07.plt.close("all")
+
+
+def test_chapter_07s_tables_have_the_right_number_of_candidates():
+    left, right = ch07.tables(4).axes
+    for axes, unused in ((left, 1), (right, 4)):
+        hatched = [patch for patch in axes.patches if patch.get_hatch()]
+        blue = [patch for patch in axes.patches if patch.get_facecolor() == matplotlib.colors.to_rgba(ch07.BLUE)]
+        assert (len(axes.patches), len(hatched), len(blue)) == (64, 8 * unused, 8)
+    ch07.plt.close("all")
+
+
+def test_chapter_07s_ablations_mark_defaults_and_take_words_for_a_table():
+    ours = {"a": {"x (default)": [0.5, 0.6], "y": [0.4, 0.2]}, "b": {"v": [0.3, 0.3], "w": [0.1, 0.2]}}
+    figure = ch07.ablations(ours, {"a": {"x": 70.0, "y": 76.5}, "b": "no table"}, {"chance": 0.1}, measure="kNN")
+    colours = [[patch.get_facecolor() for patch in axes.patches] for axes in figure.axes]
+    blue, orange = (matplotlib.colors.to_rgba(colour) for colour in (ch07.BLUE, ch07.ORANGE))
+    assert colours == [[blue, orange], [orange, blue], [orange, orange], []]
+    assert figure.axes[3].texts[0].get_text() == "no table"
+    ch07.plt.close("all")
+
+
+def test_chapter_07s_patients_differ_from_the_right_head_in_one_way_each():
+    from minivit.course.ex07 import PATIENTS, patient
+
+    x = torch.randn(200, 32, generator=torch.Generator().manual_seed(0)) + 1
+    measured = {}
+    for name in PATIENTS:
+        head = patient(name).train()
+        out = head(x)
+        measured[name] = sum(p.numel() for p in head.parameters()), bool(out.mean(0).abs().max() < 1e-3)
+    assert measured == {"A": (3232, False), "B": (3072, True), "C": (3168, False)}

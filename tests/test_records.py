@@ -109,6 +109,11 @@ def oldest(name: str, cell: str):
     return lambda runs: float(np.mean(logs[runs[cell]["seed"]]["same"], axis=0)[-1])
 
 
+def v3_start(temperature: float) -> float:
+    """4τ ln B of the live run of chapter 07."""
+    return 4 * temperature * np.log(preset("moco_v3/pocket_live").batch_size)
+
+
 # Notebook -> its study, and for each band its value in the study's runs of one seed: {cell: run}.
 LIVE = {
     "00_start_here": ("chapter_00", {
@@ -162,6 +167,17 @@ LIVE = {
         "m = 0.99: oldest keys and fresh ones": oldest("m = 0.99", "live"),
         "m = 0: oldest keys and fresh ones": oldest("m = 0", "copy"),
     }),
+    "07_moco_v3": ("chapter_07", {
+        "first loss, as a share of 4τ ln B": lambda runs: runs["live"]["loss_every_10"][0] / v3_start(0.2),
+        "share of the possible 4": lambda runs: (v3_start(0.2) - runs["live"]["last_10"]["loss"]) / 4,
+        "kNN of MoCo v3": figure("live", "knn"),
+        "linear probe of MoCo v3": figure("live", "probe"),
+        "gain of the probe over random weights": lambda runs: runs["live"]["final"]["probe"] - runs["live"]["final"]["random_probe"],
+        "kNN of random weights": figure("live", "random_knn"),
+        "τ = 1: fall, as a share of the loss": lambda runs: 1 - runs["tau1"]["last_10"]["loss"] / runs["tau1"]["loss_every_10"][0],
+        "τ = 1: share of the possible 4": lambda runs: (v3_start(1.0) - runs["tau1"]["last_10"]["loss"]) / 4,
+        "τ = 1: linear probe": figure("tau1", "probe"),
+    }),
 }  # fmt: skip
 
 
@@ -177,6 +193,8 @@ DRAWN = {
     "one BatchNorm for all, mean of the diagonal",
     "deviation of the cosines of strangers, untrained",
     "forecast without random keys, as a share of chance",
+    "crossed: share of the possible 4 after ten steps",
+    "not crossed: share of the possible 4 after ten steps",
 }
 
 

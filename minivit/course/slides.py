@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from minivit.augment import generator_of
 from minivit.course.claims import ROOT
-from minivit.course.plots import ch00, ch01, ch02, ch03, ch05
+from minivit.course.plots import ch00, ch01, ch02, ch03, ch05, ch07
 from minivit.course.plots.style import save_slide, use_style
 from minivit.datasets import load_data
 from minivit.engine import batch_ids, make_batch
@@ -163,12 +163,22 @@ def chapter_05(root: Path) -> tuple[Figure, str]:
     return ch05.signature(views, after, blocks, found), ch05.signature_alt(found)
 
 
+def chapter_07(root: Path) -> tuple[Figure, str]:
+    runs = [run for name in ("chapter_07", "chapter_07_beside") for run in read_study(root / "data/runs" / name)[1]]
+    batch, curves = preset("moco_v3/pocket_live").batch_size, {}
+    for temperature in (0.1, 0.2, 0.5, 1.0):
+        losses = [run["loss_every_10"] for run in runs if run["cell"] == f"tau{temperature:g}" and "error" not in run]
+        curves[temperature] = ([10 * i for i in range(len(losses[0]))], [mean(at) for at in zip(*losses, strict=True)])
+    return ch07.corridors(curves, batch), ch07.corridors_alt(curves, batch)
+
+
 FIGURES = {
     "00": ("00_neighbours", chapter_00, record_00),
     "01": ("01_shuffled", chapter_01, record_01),
     "02": ("02_usefulness", chapter_02, record_02),
     "03": ("03_similarity", chapter_03, record_03),
     "05": ("05_queue", chapter_05, record_05),
+    "07": ("07_corridor", chapter_07, lambda root: None),  # all of it is in the study's log
 }
 
 

@@ -123,6 +123,8 @@ def judged(scores: Mapping[str, Mapping[str, tuple[float, float]]], *, chance: f
     figure, axes = plt.subplots(figsize=(10, 4))
     for shift, (measure, colour) in enumerate((("kNN", BLUE), ("linear probe", ORANGE), ("its own classifier", PURPLE))):
         places = [(i + 0.27 * (shift - 1), row[measure]) for i, row in enumerate(scores.values()) if measure in row]
+        if not places:
+            continue
         at, pairs = zip(*places, strict=True)
         drawn = axes.bar(at, [m for m, _ in pairs], 0.25, color=colour, yerr=[s for _, s in pairs], capsize=3, label=measure)
         axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=10)
