@@ -130,7 +130,7 @@ def test_the_readmes_commands_in_a_fresh_clone(tmp_path):
     clone = tmp_path / "minivit"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     began = time.perf_counter()
-    demo = subprocess.run(["make", "demo"], cwd=clone, capture_output=True, text=True)
+    demo = subprocess.run(["make", "--no-print-directory", "demo"], cwd=clone, capture_output=True, text=True)
     assert demo.returncode == 0, demo.stderr[-2000:]
     assert re.fullmatch(r"kNN 0\.\d\d \(raw pixels 0\.\d\d, random weights 0\.\d\d, chance 0\.10\)", demo.stdout.splitlines()[-1])
     assert (clone / "demo.png").stat().st_size > 50_000

@@ -11,11 +11,12 @@ from test_methods import batch_of
 from torch import nn
 from torch.testing import assert_close
 
-from minivit import HEADS, MoCo, MoCoV3, create_model, fit, info_nce, load_data, predictor, preset, projector, queue_nce
+from minivit import MoCo, MoCoV3, create_model, fit, info_nce, load_data, preset, projector, queue_nce
 from minivit.augment import Batch, Recipe, View
 from minivit.layers.heads import mlp_head
 from minivit.layers.norm import BatchNorm, set_batch_norm
 from minivit.methods.base import follow, momentum_copy
+from minivit.optim import scale_lr
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -281,19 +282,6 @@ def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def test_head_counts_and_layouts_are_the_official_ones():
-    assert count(projector("moco_v3_vit", 384)) == 19_415_040
-    assert count(projector("moco_v3_vit", 768)) == 20_987_904
-    assert count(projector("moco_v3_resnet", 2048)) == 9_445_376
-    assert count(predictor("moco_v3_vit", 256)) == count(predictor("moco_v3_resnet", 256)) == 2_105_344
-    kinds = {name: [type(m).__name__ for m in part.build(256)] for name, part in HEADS["moco_v3_vit"].items()}
-    assert kinds["projector"] == ["Linear", "BatchNorm", "ReLU", "Linear", "BatchNorm", "ReLU", "Linear", "BatchNorm"]
-    assert kinds["predictor"] == ["Linear", "BatchNorm", "ReLU", "Linear", "BatchNorm"]
-    assert type(predictor("moco_v3_resnet", 256)[-1]) is nn.Linear
-    assert not predictor("moco_v3_vit", 256)[-1].affine and projector("moco_v3_vit", 384)[-1].weight is None
-    assert all(m.bias is None for m in projector("moco_v3_vit", 384) if isinstance(m, nn.Linear))
-
-
 def test_default_recipe_is_the_papers_two_views():
     first, second = MoCoV3(create_model("resnet_pocket")).recipe.views
     assert "Solarize" not in repr(first) and "Solarize" in repr(second)
@@ -310,3 +298,43 @@ def test_an_untrained_network_starts_near_chance():
     loss, _ = method(batch, 0.0)
     chance = method.landmarks(256)["chance"]
     assert chance == pytest.approx(4.436, abs=0.001) and 0.98 * chance <= loss.item() <= 1.15 * chance
+
+
+# ---------------------------------------------------------------------------------------------------- official recipes
+
+# facts/moco.md §6.4, §1.3, §2, §2.1: batch, base rate, weight decay, epochs, warm-up epochs, τ, m, smallest crop, head, optimizer
+OFFICIAL = {
+    "moco_v1/imagenet_resnet50": (256, 0.03, 1e-4, 200, 0, 0.07, 0.999, 0.2, "moco_v1", "sgd_plain"),
+    "moco_v2/imagenet_resnet50": (256, 0.03, 1e-4, 200, 0, 0.2, 0.999, 0.2, "moco_v2", "sgd_plain"),
+    "moco_v2/cifar10": (512, 0.03, 5e-4, 200, 0, 0.1, 0.99, 0.08, "moco_v1", "sgd_plain"),
+    "moco_v3/imagenet_vit_small": (4096, 1.5e-4, 0.1, 300, 40, 0.2, 0.99, 0.08, "moco_v3_vit", "adamw"),
+    "moco_v3/imagenet_vit_base": (4096, 1.5e-4, 0.1, 300, 40, 0.2, 0.99, 0.08, "moco_v3_vit", "adamw"),
+    "moco_v3/imagenet_resnet50": (4096, 0.6, 1e-6, 100, 10, 1.0, 0.99, 0.2, "moco_v3_resnet", "lars"),
+}
+IMAGENET_IMAGES = 1_281_167
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_recipes(name):
+    batch, base, decay, epochs, warmup, temperature, momentum, area, head, optimizer = OFFICIAL[name]
+    chosen = preset(name)
+    with torch.device("meta"):
+        method = chosen.build(1000)
+    assert (chosen.batch_size, chosen.weight_decay, chosen.epochs, chosen.head, chosen.optimizer) == (batch, decay, epochs, head, optimizer)
+    assert chosen.lr == pytest.approx(scale_lr(base, batch))
+    assert chosen.warmup == warmup * (IMAGENET_IMAGES // batch)
+    assert (method.temperature, method.momentum) == (temperature, momentum)
+    assert method.recipe.views[0].operations[0].area == (area, 1.0)
+    if "vit" in name:
+        assert not method.backbone.stem.proj.weight.requires_grad and method.ramp
+        assert count(method.projector) == 19_415_040 + (method.backbone.dim - 384) * 4096
+    if name == "moco_v2/cifar10":
+        assert (method.queue_size, method.symmetric) == (4096, False)
+        assert {m.groups for m in method.modules() if isinstance(m, BatchNorm)} == {8}
+
+
+def test_presets_of_moco_keep_their_groups_and_their_own_statistics():
+    """SimCLR and MoCo v3 join statistics over processes; MoCo must not."""
+    for name, sync in (("moco_v2/pocket", False), ("moco_v3/pocket", True), ("simclr/pocket", True)):
+        method = preset(name).build(10)
+        assert {m.sync for m in method.modules() if isinstance(m, BatchNorm)} == {sync}
