@@ -241,8 +241,8 @@ PRESETS = {
     "moco_v2/pocket": V2,
     # Chapter 05's live runs; in the second the key encoder is a copy of the query encoder at every step. The queue is as long as seven steps'
     # keys: 1,024 would be renewed in two, and nothing could become stale.
-    "moco_v2/pocket_live": replace(V2, steps=100, method_args={**V2.method_args, "queue_size": 3584}),
-    "moco_v2/pocket_copy": replace(V2, steps=100, method_args={**V2.method_args, "queue_size": 3584, "momentum": 0.0}),
+    "moco_v2/pocket_live": replace(V2, steps=80, method_args={**V2.method_args, "queue_size": 3584}),
+    "moco_v2/pocket_copy": replace(V2, steps=80, method_args={**V2.method_args, "queue_size": 3584, "momentum": 0.0}),
     "moco_v3/pocket": V3,
     "moco_v3/pocket_live": replace(V3, steps=250),
     "moco_v3/cifar10_cpu": replace(
