@@ -43,7 +43,7 @@ def check(method: MoCoV3, batch: Batch) -> None:
     agree("loss", (method(batch, 0.0)[0] - expected).abs().item(), 1e-4)
 
 
-def one(model: str, *, image: int, images: int, hidden_dim: int, rounds: int, **sizes: int) -> list[Row]:
+def one(model: str, *, image: int, images: int, hidden_dim: int, rounds: int, repeats: int = 1, **sizes: int) -> list[Row]:
     method = build(model, image, hidden_dim, **sizes)
     x1, x2 = torch.rand(2, images, 3, image, image)
     batch = Batch((x1, x2), torch.zeros(images), torch.arange(images))
@@ -60,12 +60,12 @@ def one(model: str, *, image: int, images: int, hidden_dim: int, rounds: int, **
             keys(method, x)
         method.zero_grad()
 
-    return compare(f"MoCo v3 step, {model}, 2 × {images} images", {OURS: step, PEER: passes}, rounds=rounds)
+    return compare(f"MoCo v3 step, {model}, 2 × {images} images", {OURS: step, PEER: passes}, rounds=rounds, repeats=repeats)
 
 
 def main(*, images: int = 128, large_images: int = 8, large_image: int = 224, hidden_dim: int = 4096, rounds: int = 9, **sizes: int) -> list[Row]:
     torch.manual_seed(0)
-    rows = one("vit_pocket_conv8", image=32, images=images, hidden_dim=256, rounds=rounds)
+    rows = one("vit_pocket_conv8", image=32, images=images, hidden_dim=256, rounds=rounds, repeats=10)
     return rows + one("moco_v3_vit_small", image=large_image, images=large_images, hidden_dim=hidden_dim, rounds=rounds, **sizes)
 
 

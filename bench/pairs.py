@@ -11,6 +11,8 @@ from statistics import median
 
 import torch
 
+from minivit.engine import keep_memory
+
 OURS, CORES = "minivit", 2
 
 
@@ -83,6 +85,7 @@ def compare(
     what: str, sides: dict[str, Callable[[], object]], *, rounds: int = 9, repeats: int = 1, absent: tuple[str, ...] = ()
 ) -> list[Row]:
     """Ours (`OURS`) against every other side, after a warm-up; a line without figures for each peer that is ``absent``."""
+    keep_memory()  # as `fit` does
     with threads(CORES):
         for step in sides.values():
             stopwatch(step, min(repeats, 3))()

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from bench import augment, nt_xent, vit_step
 from bench.pairs import OURS, Row, agree, compare, installed, show
-from minivit import ImageData, Recipe, SimCLR
+from minivit import ADAMW, ImageData, Recipe, SimCLR
 from minivit.augment import Batch, evaluation, simclr
 from minivit.engine import make_batch
 
@@ -45,7 +45,7 @@ def methods(dim: int, depth: int, heads: int, loss: nt_xent.Loss) -> tuple[SimCL
 
 def stepper(module: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
     """The loss, backward, AdamW."""
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=1e-3)
+    optimizer = ADAMW([p for p in module.parameters() if p.requires_grad], lr=1e-3)
 
     def step() -> None:
         value = loss()

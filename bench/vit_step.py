@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
 from bench.pairs import OURS, Row, agree, compare, show
-from minivit import create_model, load_weights
+from minivit import ADAMW, create_model, load_weights
 
 CLASSES = 10
 
@@ -26,7 +26,7 @@ def models(*, dim: int = 192, depth: int = 4, heads: int = 3, num_classes: int =
 
 def stepper(model: nn.Module, x: Tensor, labels: Tensor) -> Callable[[], None]:
     """One training step on fixed images: forward, cross-entropy, backward, AdamW."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = ADAMW(model.parameters(), lr=1e-3)
 
     def step() -> None:
         optimizer.zero_grad()

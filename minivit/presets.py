@@ -18,14 +18,14 @@ from minivit.layers.heads import HEADS, predictor, projector, width
 from minivit.layers.norm import set_batch_norm
 from minivit.methods import METHODS, Method, Supervised
 from minivit.models import create_model
-from minivit.optim import LAMB, LARS
+from minivit.optim import ADAMW, LAMB, LARS
 from minivit.protocols import Subject, check, further_figures, in_words
 from minivit.runs import Run
 from minivit.transfer import NESTEROV, classifier_accuracy
 
 LOSSES = {loss.__name__: loss for loss in (losses.nt_xent, losses.info_nce, losses.nt_logistic, losses.margin_triplet)}
 OPTIMIZERS = {
-    "adamw": torch.optim.AdamW, "sgd": NESTEROV, "sgd_plain": partial(torch.optim.SGD, momentum=0.9),
+    "adamw": ADAMW, "sgd": NESTEROV, "sgd_plain": partial(torch.optim.SGD, momentum=0.9),
     "lars_simclr": partial(LARS, lr_in_buffer=True), "lars": LARS, "lamb": LAMB,
 }  # fmt: skip
 
