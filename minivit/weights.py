@@ -51,7 +51,7 @@ def load_weights(model: nn.Module, state_dict: Mapping[str, Tensor], source: str
     _same_coordinates(model, weights)
     for name in left_out:
         del weights[name]
-    weights = _resized(model, weights, resize)
+    weights = _fitting_tables(model, weights, resize)
     _check(model.state_dict(), weights, what=f"the {source} checkpoint does not fit this {type(model).__name__}")
     model.load_state_dict(weights, strict=False)
     return left_out
@@ -140,11 +140,9 @@ CONSTANTS = (".relative_position_index", ".position_bias.coordinates", ".attn_ma
 
 
 def _in_our_layout(weights: Weights) -> Weights:
-    """Swin's tables ``((2M−1)², heads) -> (heads, 2M−1, 2M−1)``, scales ``(heads, 1, 1) -> (heads,)``; V2's q and v out of torchvision's q, k, v."""
+    """Scales of Swin V2 ``(heads, 1, 1) -> (heads,)``, and its biases of q and v out of torchvision's of q, k and v."""
     for name, value in list(weights.items()):
-        if name.endswith("position_bias.table") and math.isqrt(len(value)) ** 2 == len(value):
-            weights[name] = rearrange(value, "(y x) heads -> heads y x", y=math.isqrt(len(value)))
-        elif name.endswith("logit_scale"):
+        if name.endswith("logit_scale"):
             weights[name] = value.flatten()
             block = name.removesuffix("logit_scale")
             if f"{block}to_qkv.bias" in weights:
@@ -183,12 +181,20 @@ def _same_coordinates(model: nn.Module, weights: Weights) -> None:
                 )
 
 
-def _resized(model: nn.Module, weights: Weights, rule: str) -> Weights:
-    """The weights, with position biases of another window brought to the model's."""
-    biases = {f"{name}.table": module for name, module in model.named_modules() if isinstance(module, RelativePositionBias)}
-    for name, module in biases.items():
-        if name in weights and weights[name].dim() == 3 and weights[name].shape[1:] != module.table.shape[1:]:
-            weights[name] = resize_table(weights[name], module.window, rule)
+def _fitting_tables(model: nn.Module, weights: Weights, rule: str) -> Weights:
+    """The weights with Swin V1's position biases ``(heads, 2Mh−1, 2Mw−1)`` of the model's window, out of ``((2Mh−1)(2Mw−1), heads)``, too."""
+    for name, module in model.named_modules():
+        table = weights.get(f"{name}.table") if isinstance(module, RelativePositionBias) else None
+        if table is None:
+            continue
+        rows, cols = module.table.shape[1:]
+        if table.dim() == 2 and len(table) != rows * cols:  # of another window, then, and that is square
+            rows = cols = math.isqrt(len(table))
+        if table.dim() == 2 and len(table) == rows * cols:
+            table = rearrange(table, "(y x) heads -> heads y x", y=rows)
+        if table.dim() == 3 and table.shape[1:] != module.table.shape[1:]:
+            table = resize_table(table, module.window, rule)
+        weights[f"{name}.table"] = table
     return weights
 
 

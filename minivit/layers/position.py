@@ -213,7 +213,7 @@ def geometric(old: int, new: int) -> Float[Tensor, "new old"]:
     if new <= old:
         return torch.eye(old, dtype=torch.float64)[(old - new) // 2 : (old + new) // 2]
     low, high = 1.0, float(new)
-    while high - low > 1e-9:
+    while high - low > 1e-12:
         q = (low + high) / 2
         low, high = (q, high) if sum(q**k for k in range(reach)) <= new // 2 else (low, q)
     far = torch.tensor([low**k for k in range(reach)], dtype=torch.float64).cumsum(0) / max(new // 2, 1)  # in units of the new reach
