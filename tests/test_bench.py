@@ -139,9 +139,13 @@ def test_import_time_is_measured_in_fresh_processes(monkeypatch):
     assert found["first_method"] >= 0.02 and found.keys() == {"first_method", "nothing"}
 
 
-def test_memory_and_the_curve_of_windows_have_their_figures(monkeypatch):
+def test_the_curve_of_windows_has_its_figures():
     rows = swin_memory.attention_curve(sides=(4, 8), window=4, dim=6, heads=2, rounds=1)
     assert [row["tokens"] for row in rows] == [16, 64] and all(row["global"] > 0 and row["windows"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_peak_memory_is_measured_in_a_process_of_its_own(monkeypatch):
     monkeypatch.setattr(swin_memory, "SETTINGS", {"both": swin_memory.SETTINGS["both"]})
     memory, seconds = swin_memory.peak_memory("swin_v2_pocket", images=2)["both"]
     assert memory >= 0 and seconds > 0
