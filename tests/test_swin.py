@@ -369,7 +369,7 @@ def test_the_table_is_kept_at_inference_until_a_weight_changes():
 
 def test_inference_mode_leaves_nothing_that_training_cannot_use():
     shift_mask.cache_clear(), relative_index.cache_clear()
-    model, x = create_model("swin_v2_pocket", dim=8, heads=(2, 2, 2), image_size=16, depth=(2, 2, 1)), torch.rand(2, 3, 16, 16)
+    model, x = create_model("swin_v2_pocket", dim=8, heads=(2, 2), depth=(2, 1)), torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         model.eval()(x)
     model.train()(x).square().mean().backward()
@@ -436,12 +436,20 @@ def test_merging_reads_the_rows_first_and_has_its_norm_where_it_says():
         assert_close(merging(x), expected, **EXACT)
 
 
+@torch.no_grad()
+def test_extra_norms_stand_on_the_main_branch():
+    model, x = randomise(tiny(2, extra_norm=2)), normal(2, 12, 20, 15)
+    first, second, norm = model.stages[0].blocks
+    assert_close(model.stages[0](x), model.stages[0].merge(norm(second(first(x)))), **EXACT)
+    assert isinstance(norm, nn.LayerNorm) and len(model.stages[1].blocks) == 3 + 1
+
+
 def test_swin_starts_as_the_official_code_does():
     model = create_model("swin_pocket", num_classes=500, drop_path=0.2)
-    for matrix in (model.head.weight, model.stages[2].blocks[0].mlp[0].weight, model.stages[1].merge.reduction.weight):
+    for matrix in (model.head.weight, model.stages[1].blocks[0].mlp[0].weight, model.stages[0].merge.reduction.weight):
         assert matrix.std().item() == pytest.approx(0.02, rel=0.05)
-    assert (model.head.bias == 0).all() and (model.stages[2].blocks[0].attn.to_qkv.bias == 0).all()
-    assert model.stem.proj.weight.abs().max() <= 1 / 12**0.5  # PyTorch's own start: ±1/√(3·2·2)
+    assert (model.head.bias == 0).all() and (model.stages[1].blocks[0].attn.to_qkv.bias == 0).all()
+    assert model.stem.proj.weight.abs().max() <= 1 / 48**0.5  # PyTorch's own start: ±1/√(3·4·4)
     blocks = [block for stage in model.stages for block in stage.blocks]
     assert [block.drop_path.rate for block in blocks] == pytest.approx([0.2 * i / 5 for i in range(6)])
     assert [block.shifted for block in blocks] == [False, True] * 3
@@ -450,16 +458,16 @@ def test_swin_starts_as_the_official_code_does():
 
 @torch.no_grad()
 def test_mask_token_stands_in_after_the_stem_and_before_the_positions():
-    model = randomise(create_model("swin_pocket", depth=(0,), heads=(1,), image_size=(8, 12), mask_token=True, positions="learned"))
+    model = randomise(create_model("swin_pocket", depth=(0,), heads=(1,), patch=2, image_size=(8, 12), mask_token=True, positions="learned"))
     x, mask = normal(2, 3, 8, 12), torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(0)) < 0.4
     plain, masked = (model.forward_tokens(x, mask=m) for m in (None, mask))
     where = mask.flatten(1)
     assert torch.equal(masked[~where], plain[~where])
     assert_close(masked[where], model.norm(model.mask_token + model.positions.table.expand(2, -1, -1))[where], **EXACT)
     model = randomise(create_model("swin_v2_pocket", mask_token=True, image_size=16))
-    everything, x = torch.ones(2, 8, 8, dtype=torch.bool), normal(2, 3, 16, 16)
+    everything, x = torch.ones(2, 4, 4, dtype=torch.bool), normal(2, 3, 16, 16)
     assert torch.equal(model.forward_tokens(x, mask=everything), model.forward_tokens(-3 * x, mask=everything))
-    assert model.forward_tokens(x).shape == (2, 4, 192)
+    assert model.forward_tokens(x).shape == (2, 4, 96)
 
 
 @pytest.mark.parametrize("name", ["swin_pocket", "swin_v2_pocket"])
@@ -536,8 +544,8 @@ def test_geometric_resizing_at_its_ends():
 
 @torch.no_grad()
 def test_v2_keeps_the_bias_of_an_offset_in_a_larger_window():
-    old = randomise(create_model("swin_v2_pocket", dim=6, heads=(1, 2, 3)))
-    settings = {"dim": 6, "heads": (1, 2, 3), "image_size": 64, "window": 8}
+    old = randomise(create_model("swin_v2_pocket", dim=6, heads=(2, 3)))
+    settings = {"dim": 6, "heads": (2, 3), "image_size": 64, "window": 8}
     same = create_model("swin_v2_pocket", pretrained_window=old.windows, **settings).double()
     stretched = create_model("swin_v2_pocket", **settings).double()
     for new in (same, stretched):
@@ -545,10 +553,10 @@ def test_v2_keeps_the_bias_of_an_offset_in_a_larger_window():
     for before, after, other in zip(*([stage.blocks[1].attn.position_bias for stage in model.stages] for model in (old, same, stretched))):
         assert_close(after.table()[:, 4:-4, 4:-4], before.table(), **EXACT)
         assert (other.table()[:, 4:-4, 4:-4] - before.table()).abs().max() > 1e-3
-    assert same(normal(2, 3, 64, 64)).shape == (2, 24)
-    shrunk = on_meta("swin_v2_pocket", patch=4)  # its last map is 2×2
+    assert same(normal(2, 3, 64, 64)).shape == (2, 12)
+    shrunk = on_meta("swin_v2_pocket", patch=8)  # its last map is 2×2
     new = on_meta("swin_v2_pocket", image_size=64, window=8, pretrained_window=shrunk.windows)
-    assert [stage.blocks[0].attn.position_bias.reference for stage in new.stages] == [(4, 4), (4, 4), (2, 2)]
+    assert [stage.blocks[0].attn.position_bias.reference for stage in new.stages] == [(4, 4), (2, 2)]
 
 
 def test_a_checkpoint_of_another_window_asks_which():

@@ -42,7 +42,7 @@ class SwinConfig:
 
 
 V2 = SwinConfig(image_size=256, window=8, attention="cosine", bias="log", norm="res_post", merge_norm="after")
-POCKET = {"image_size": 32, "patch": 2, "dim": 48, "depth": (2, 2, 2), "heads": (3, 6, 12), "window": 4}
+POCKET = {"image_size": 32, "dim": 48, "depth": (4, 2), "heads": (3, 6), "window": 4}
 
 CONFIGS = {
     "swin_t": SwinConfig(),
@@ -56,7 +56,7 @@ CONFIGS = {
     # The paper names no heads for these two: 32 channels each, as elsewhere.
     "swin_v2_h": replace(V2, dim=352, depth=(2, 2, 18, 2), heads=(11, 22, 44, 88), extra_norm=6),
     "swin_v2_g": replace(V2, dim=512, depth=(2, 2, 42, 4), heads=(16, 32, 64, 128), extra_norm=6),
-    # For 32×32: maps of 16×16, 8×8 and 4×4, so windows of 4 fit every stage, those of 6, 8, 12, 16 at 48, 64, 96, 128 pixels, too.
+    # For 32×32: maps of 8×8 and 4×4 tokens, which windows of 4 divide; those of 6, 8, 12 and 16 do at 48, 64, 96 and 128 pixels.
     "swin_pocket": SwinConfig(**POCKET),
     "swin_v2_pocket": replace(V2, **POCKET),
 }
