@@ -1,16 +1,18 @@
 """What windows, checkpointing and sequential attention cost and save: ``python -m bench.swin_memory``.
 
-First the milliseconds of global and of windowed attention on maps of growing size; then the peak memory and the seconds of one training
-step, each in a process of its own, above what that process needed before the step.
+First the milliseconds of global and of windowed attention on maps of growing size; then, for one forward and backward pass of Swin V2-T, the
+peak of what PyTorch holds beyond weights and images (gradients are in it), and seconds.
 """
-import json
-import subprocess
-import sys
+import time
+from collections.abc import Callable
+from itertools import accumulate
 
 import torch
 from einops import rearrange
+from torch.profiler import ProfilerActivity, profile
 
 from bench.pairs import CORES, in_turn, stopwatch, threads
+from minivit import create_model
 from minivit.layers.attention import Attention
 from minivit.layers.window import WindowAttention, partition
 
@@ -19,26 +21,8 @@ SETTINGS = {
     "checkpointing": {"checkpoint": True},
     "sequential, 1 window": {"sequential": 1},
     "sequential, 4 windows": {"sequential": 4},
-    "both": {"checkpoint": True, "sequential": 1},
+    "both, 1 window": {"checkpoint": True, "sequential": 1},
 }
-STEP = """
-import json, resource, sys, time, torch
-from minivit import create_model
-name, images, settings = json.loads(sys.argv[1])
-torch.manual_seed(0), torch.set_num_threads({cores})
-cuda = torch.cuda.is_available()
-model = create_model(name, **settings).to("cuda" if cuda else "cpu")
-x = torch.randn(images, 3, model.image_size, model.image_size, device="cuda" if cuda else "cpu")
-def peak():
-    return torch.cuda.max_memory_allocated() if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before = peak()
-for step in range(2):  # the second is timed: the first loads kernels
-    model.zero_grad()
-    start = time.perf_counter()
-    model(x).square().mean().backward()
-    if cuda: torch.cuda.synchronize()
-print(json.dumps([(peak() - before) / 2**20, time.perf_counter() - start]))
-"""
 
 
 def attention_curve(*, sides: tuple[int, ...] = (16, 32, 64, 96), window: int = 8, dim: int = 96, heads: int = 3, rounds: int = 5) -> list[dict]:
@@ -56,24 +40,47 @@ def attention_curve(*, sides: tuple[int, ...] = (16, 32, 64, 96), window: int = 
     return rows
 
 
-def peak_memory(name: str = "swin_v2_t", *, images: int = 4, **settings: object) -> dict[str, list[float]]:
-    """MiB above the start, and seconds, of one forward and backward pass, by setting."""
-    found = {}
-    for key, more in SETTINGS.items():
-        argument = json.dumps([name, images, {**settings, **more}])
-        result = subprocess.run([sys.executable, "-c", STEP.format(cores=CORES), argument], capture_output=True, text=True, check=True)
-        found[key] = json.loads(result.stdout)
+def peak_bytes(step: Callable[[], object]) -> int:
+    """The most that was held at a time during ``step``, beyond what was held before: the running sum of all that is taken and given back."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step()
+    events = sorted((e.start_ns(), e.nbytes()) for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]")
+    return max(accumulate((size for _, size in events), initial=0))
+
+
+def peak_memory(name: str = "swin_v2_t", *, images: int = 4, **settings: object) -> dict[str, tuple[float, float]]:
+    """MiB and seconds of one forward and backward pass, by setting."""
+    device, found = "cuda" if torch.cuda.is_available() else "cpu", {}
+    with threads(CORES):
+        for key, more in SETTINGS.items():
+            model = create_model(name, **{**settings, **more}).to(device)
+            x = torch.randn(images, 3, model.image_size, model.image_size, device=device)
+
+            def step(model=model, x=x) -> None:
+                model.zero_grad()
+                model(x).square().mean().backward()
+                torch.cuda.synchronize() if device == "cuda" else None
+
+            memory = peak_bytes(step)  # and a warm-up
+            start = time.perf_counter()
+            step()
+            found[key] = memory / 2**20, time.perf_counter() - start
     return found
 
 
 def main() -> None:
     print(f"{'tokens':>8} {'global ms':>10} {'windows ms':>11}")
     for row in attention_curve():
-        print(f"{row['tokens']:>8} {row['global']:>10.2f} {row['windows']:>11.2f}")
+        print(f"{row['tokens']:>8} {row['global']:>10.2f} {row['windows']:>11.2f}", flush=True)
     for sizes in ({"images": 8}, {"images": 1, "image_size": 512, "window": 32}):
         print(f"\nswin_v2_t, {sizes}\n{'':<24} {'MiB':>8} {'s':>7}")
         for key, (memory, seconds) in peak_memory(**sizes).items():
-            print(f"{key:<24} {memory:>8.0f} {seconds:>7.2f}")
+            print(f"{key:<24} {memory:>8.0f} {seconds:>7.2f}", flush=True)
 
 
 if __name__ == "__main__":
