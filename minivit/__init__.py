@@ -9,7 +9,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "layers.attention": ["Attention"],
-    "layers.position": ["sincos_2d"],
+    "layers.position": ["ContinuousPositionBias", "LogCPB", "RelativePositionBias", "sincos_2d"],
+    "layers.window": ["WindowAttention"],
     "layers.stems": ["ConvLayer", "ConvStem", "PatchifyStem"],
     "layers.heads": ["HEADS", "mlp_head", "predictor", "projector"],
     "layers.norm": ["BatchNorm", "set_batch_norm"],
@@ -21,7 +22,7 @@ _HOME = {
     "optim": ["ADAMW", "LAMB", "LARS", "param_groups", "scale_lr", "warmup_cosine"],
     "transfer": ["fine_tune", "sgd_probe"],
     "evaluate": ["evaluating", "extract_features", "knn_accuracy", "linear_probe"],
-    "monitor": ["collapse_report"],
+    "monitor": ["ActivationMonitor", "collapse_report"],
     "callbacks": ["Callback", "Checkpoints", "DenseKNN", "Progress"],
     "runs": ["Run"],
     "engine": ["fit"],

@@ -1,11 +1,18 @@
 """Instruments: is the representation collapsing, and where did a number stop being finite?"""
+from __future__ import annotations
+
+from functools import partial
+
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from minivit.augment import Batch
+from minivit.layers.block import Block
 from minivit.methods.base import Method, spread
+from minivit.models.swin import SwinBlock
 
 
 @torch.no_grad()
@@ -54,3 +61,38 @@ def first_nonfinite(method: Method, batch: Batch, progress: float) -> str:
         for handle in handles:
             handle.remove()
     return f"output of {found[0]}" if found else "the loss itself"
+
+
+class ActivationMonitor:
+    """Amplitude and variance of the main branch after every transformer block, in forward order, by the block's name.
+
+    ``amplitude``: root of the mean square. ``variance``: mean over channels of the variance over images and positions, what signal
+    propagation plots show by depth. Both are of the last forward pass inside the ``with``::
+
+        with ActivationMonitor(model) as monitor:
+            model(x)
+        monitor.amplitude  # {"stages.0.blocks.0": 1.3, ...}
+
+    Raises ValueError where ``model`` has no such block. Source: Liu et al. 2022 (Swin V2), figure 2; Brock et al. 2021 for the variance.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.blocks = {name: module for name, module in model.named_modules() if isinstance(module, Block | SwinBlock)}
+        if not self.blocks:
+            raise ValueError(f"{type(model).__name__} has no transformer block to watch.")
+        self.amplitude: dict[str, float] = {}
+        self.variance: dict[str, float] = {}
+
+    def __enter__(self) -> ActivationMonitor:
+        self.handles = [block.register_forward_hook(partial(self._look, name)) for name, block in self.blocks.items()]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    @torch.no_grad()
+    def _look(self, name: str, module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        x = rearrange(output.double(), "... d -> d (...)")
+        self.amplitude[name] = x.square().mean().sqrt().item()
+        self.variance[name] = x.var(dim=1, correction=0).mean().item()

@@ -19,14 +19,15 @@ import test_methods
 import test_moco
 import test_models
 import test_optim
+import test_swin
 import test_transfer
 import torch
 from torch import nn
 
-from minivit import augment, evaluate, losses, optim, presets, protocols
-from minivit.layers import attention, block, norm, position, stems
+from minivit import augment, evaluate, losses, monitor, optim, presets, protocols, weights
+from minivit.layers import attention, block, norm, position, stems, window
 from minivit.methods import base, moco, moco_v3, simclr, supervised
-from minivit.models import resnet, vit
+from minivit.models import resnet, swin, vit
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def mutate(target: FunctionType | type, old: str, new: str) -> Iterator[None]:
 def functions(target: FunctionType | type) -> dict[str, FunctionType]:
     """The function itself, or the functions of a class, under all their wrappers. (PyTorch gives used optimizers a step of their own.)"""
     own = vars(target) if isinstance(target, type) else {target.__name__: target}
-    return {name: inspect.unwrap(value) for name, value in own.items() if isinstance(value, FunctionType)}
+    return {name: inspect.unwrap(value) for name, value in own.items() if isinstance(inspect.unwrap(value), FunctionType)}
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ info_nce = partial(test_losses.test_info_nce_equals_the_loop, offset=3, more=1, 
 crop = partial(test_augment.test_crop_equals_torchvision, 29, 41, 17, "bilinear")
 vit_parity = test_models.test_vit_equals_torchvision
 jitter = test_augment.test_jitter_equals_torchvision_in_each_images_order
+swin_parity = {version: partial(test_swin.test_swin_equals_torchvision, version, (24, 40)) for version in (1, 2)}
+swin_loop = partial(test_swin.test_shift_and_mask_equal_a_loop_over_neighbours, "cosine", 4)
 simclr_parity = partial(test_methods.test_simclr_is_backbone_projector_and_loss, "resnet_pocket")
 
 MUTANTS = {
@@ -456,4 +459,102 @@ MUTANTS = {
         optim.LAMB, 'update += group["weight_decay"] * w', "pass", partial(test_optim.test_lamb_equals_the_algorithm, "random")
     ),
     "LAMB adapts vectors": Mutant(optim.LAMB, "if w.ndim > 1:", "if True:", partial(test_optim.test_lamb_equals_the_algorithm, "random")),
+    # Swin
+    "Swin rolls the wrong way": Mutant(
+        swin.SwinBlock, "x.roll((-shift[0], -shift[1]), dims=(1, 2))", "x.roll(shift, dims=(1, 2))", swin_parity[1]
+    ),
+    "Swin does not roll back": Mutant(swin.SwinBlock, "x = x.roll(shift, dims=(1, 2))", "pass", swin_loop),
+    "Swin has no mask": Mutant(
+        swin.SwinBlock,
+        "shift_mask(height, width, window, shift, x.device) if any(shift) else None",
+        "None",
+        partial(test_swin.test_opposite_borders_do_not_see_each_other, 2),
+    ),
+    "Swin shifts windows that cover the map": Mutant(
+        swin.SwinBlock, "self.shifted and size > m", "self.shifted", partial(test_swin.test_shift_and_mask_equal_a_loop_over_neighbours, "dot", 2)
+    ),
+    "Swin never shifts": Mutant(swin.SwinBlock, "m // 2 if self.shifted", "0 if self.shifted", swin_loop),
+    "the masks of windows belong to images": Mutant(
+        window.WindowAttention, '"(b w) n (three h d) -> three b (w h) n d"', '"(w b) n (three h d) -> three b (w h) n d"', swin_loop
+    ),
+    "Swin's mask is open along rows": Mutant(
+        window.shift_mask, "2.0 * below[:, None] + right", "0.0 * below[:, None] + right", test_swin.test_a_fresh_mask_closes_fifteen_windows
+    ),
+    "V2 takes ln for log2": Mutant(position.spaced, "torch.log2(", "torch.log(", test_swin.test_coordinates_of_the_fact_sheet),
+    "V2's coordinates are linear": Mutant(
+        position.spaced, 'coords == "linear"', 'coords != "paper"', test_swin.test_coordinates_of_the_fact_sheet
+    ),
+    "V2 forgets the window of its training": Mutant(
+        position.ContinuousPositionBias, "pair(pretrained_window or window)", "pair(window)", test_swin.test_coordinates_of_the_fact_sheet
+    ),
+    "V2's bias is not bounded": Mutant(
+        position.ContinuousPositionBias, "self.limit * table.sigmoid()", "table", test_swin.test_the_first_bias_is_eight_in_v2_and_zero_in_v1
+    ),
+    "V2 keeps its bias for ever": Mutant(
+        position.ContinuousPositionBias, "self.kept[0] != state", "False", test_swin.test_the_table_is_kept_at_inference_until_a_weight_changes
+    ),
+    "offsets are from query to key": Mutant(
+        position.relative_index, "t[:, None] - t[None, :]", "t[None, :] - t[:, None]", test_swin.test_the_index_of_two_by_two
+    ),
+    "V2's norm comes before the branch": Mutant(
+        swin.SwinBlock, "x + self.drop_path(norm(branch(x)))", "x + self.drop_path(branch(norm(x)))", swin_parity[2]
+    ),
+    "V2's norm comes after the sum": Mutant(
+        swin.SwinBlock, "x + self.drop_path(norm(branch(x)))", "norm(x + self.drop_path(branch(x)))", swin_parity[2]
+    ),
+    "V2's norm undoes drop path": Mutant(
+        swin.SwinBlock, "self.drop_path(norm(branch(x)))", "norm(self.drop_path(branch(x)))", test_swin.test_three_places_of_the_norm
+    ),
+    "V2's norms start at one": Mutant(
+        swin.SwinBlock, "nn.init.zeros_(parameter)", "pass", test_swin.test_a_fresh_v2_block_is_the_identity_and_only_its_norms_have_a_gradient
+    ),
+    "V2's keys have a bias": Mutant(window.WindowAttention, "torch.zeros_like(self.q_bias)", "self.q_bias", swin_parity[2]),
+    "V2's scale has no end": Mutant(
+        window.WindowAttention, ".clamp(max=math.log(100))", "", test_swin.test_the_scale_of_cosines_stops_at_a_hundred_and_does_not_come_back
+    ),
+    "V2's scale is clamped after exp": Mutant(
+        window.WindowAttention,
+        ".clamp(max=math.log(100)).exp()",
+        ".exp().clamp(max=0.01)",
+        test_swin.test_the_scale_of_cosines_stops_at_a_hundred_and_does_not_come_back,
+    ),
+    "V2 does not normalise its keys": Mutant(
+        window.WindowAttention, "F.normalize(k, dim=-1)", "k", test_swin.test_cosine_attention_does_not_see_the_scale_of_its_input
+    ),
+    "merging takes columns for rows": Mutant(
+        swin.PatchMerging, "(dx dy d)", "(dy dx d)", test_swin.test_merging_reads_the_rows_first_and_has_its_norm_where_it_says
+    ),
+    "merging has V1's norm in V2": Mutant(
+        swin.PatchMerging,
+        "self.norm(self.reduction(x))",
+        "self.reduction(x)",
+        test_swin.test_merging_reads_the_rows_first_and_has_its_norm_where_it_says,
+    ),
+    "Swin's mask token is put in before the stem's norm": Mutant(
+        swin.Swin,
+        "x = self.swap_in_mask_token(x, mask)",
+        "x = self.stem_norm(self.swap_in_mask_token(x, mask))",
+        test_swin.test_mask_token_stands_in_after_the_stem_and_before_the_positions,
+    ),
+    "tables are resized as they lie in the file": Mutant(
+        weights._fitting_tables,
+        'rearrange(table, "(y x) heads -> heads y x", y=rows)',
+        "table.reshape(-1, rows, cols)",
+        test_swin.test_v1_tables_of_another_window_are_resized,
+    ),
+    "position biases decay": Mutant(
+        base.param_groups, ' or "position_bias." in name', "", partial(test_swin.test_no_decay_for_what_the_official_code_spares, "swin_v2_pocket")
+    ),
+    "sequential attention keeps every turn": Mutant(
+        window.in_turns,
+        'checkpoint(attention, rearrange(turn, "b w n d -> (b w) n d"), some, use_reentrant=False)',
+        'attention(rearrange(turn, "b w n d -> (b w) n d"), some)',
+        partial(test_swin.test_checkpointing_and_sequential_attention_change_memory_and_nothing_else, 1),
+    ),
+    "the activation monitor takes images for channels": Mutant(
+        monitor.ActivationMonitor,
+        "x.var(dim=1",
+        "x.var(dim=0",
+        partial(test_swin.test_activation_monitor_sees_what_each_block_gives, "swin_v2_pocket"),
+    ),
 }

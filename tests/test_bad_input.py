@@ -7,7 +7,10 @@ import torch
 import minivit
 from minivit import Attention, SimCLR, collapse_report, create_model, fit, info_nce, knn_accuracy, load_data, nt_xent, preset, projector
 from minivit.augment import ColorJitter, RandomResizedCrop
+from minivit.layers.position import ContinuousPositionBias, resize_table
+from minivit.layers.window import WindowAttention
 from minivit.methods import METHODS
+from minivit.monitor import ActivationMonitor
 from minivit.optim import scale_lr
 from minivit.presets import train_and_judge
 from minivit.runs import Run
@@ -69,6 +72,22 @@ CASES = {
         lambda: create_model("vit_pocket_conv8").forward_tokens(torch.randn(2, 3, 32, 32), mask=torch.zeros(2, 4, 4, dtype=torch.bool)),
         "build it with mask_token=True",
     ),
+    "heads do not divide the width of a Swin": (lambda: create_model("swin_pocket", heads=(5, 6)), "heads=5 does not divide dim=48"),
+    "a Swin's patch does not divide the image": (lambda: create_model("swin_t")(torch.randn(2, 3, 224, 226)), "224×226 is not divisible by patch=4"),
+    "stages without heads": (lambda: create_model("swin_t", depth=(2, 2)), r"depth=\(2, 2\) and heads=\(3, 6, 12, 24\): one number for each"),
+    "unknown attention": (lambda: create_model("swin_pocket", attention="linear"), "kind='linear': attention is 'dot' or 'cosine'"),
+    "unknown bias": (lambda: create_model("swin_pocket", bias="cpb"), "bias='cpb': there are 'table', 'log'"),
+    "unknown place of the norm": (lambda: create_model("swin_pocket", norm="after"), "norm='after': there are 'pre', 'res_post'"),
+    "unknown place of the norm in merging": (lambda: create_model("swin_pocket", merge_norm="post"), "merge_norm='post'"),
+    "unknown coordinates": (lambda: ContinuousPositionBias(3, 4, coords="ln"), "coords='ln': there are 'log', 'linear'"),
+    "a window of nothing": (lambda: WindowAttention(6, 3, 0), "window=0: a window has one row"),
+    "a pretrained window for some stages": (lambda: create_model("swin_v2_pocket", pretrained_window=(4, 4, 4)), "for each of the 2 stages"),
+    "tokens that do not fill the window": (lambda: WindowAttention(6, 3, 4)(torch.randn(2, 9, 6)), "9 tokens do not fit window"),
+    "masks that do not divide the windows": (
+        lambda: WindowAttention(6, 3, 3)(torch.randn(3, 9, 6), torch.ones(2, 9, 9, dtype=torch.bool)), "3 windows of 9 tokens do not fit .* 2 masks"
+    ),
+    "unknown way to resize a table": (lambda: resize_table(torch.randn(3, 5, 5), 4, "nearest"), "resize='nearest': a table"),
+    "a monitor of nothing": (lambda: ActivationMonitor(create_model("resnet_pocket")), "ResNet has no transformer block"),
 }
 
 

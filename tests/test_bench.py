@@ -5,12 +5,13 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from bench import augment, import_time, knn, moco_v3_step, nt_xent, pairs, simclr_step, vit_step
+from bench import augment, import_time, knn, moco_v3_step, nt_xent, pairs, simclr_step, swin_memory, swin_step, vit_step
 from bench.__main__ import COMPARISONS
 from minivit.__main__ import main
 
 TINY = {
     vit_step: {"images": 3, "dim": 12, "depth": 1, "heads": 3, "rounds": 2, "repeats": 1},
+    swin_step: {"images": 3, "image": {2: 64, 1: 56}, "dim": 12, "depth": (2, 2), "heads": (3, 3), "rounds": 2},
     augment: {"images": 5, "rounds": 2},
     knn: {"train": 211, "test": 31, "dim": 13, "k": 7, "rounds": 2},
     nt_xent: {"batch": 11, "dim": 13, "rounds": 2, "repeats": 1},
@@ -19,6 +20,7 @@ TINY = {
 }
 PEERS = {
     vit_step: ["torchvision"],
+    swin_step: ["torchvision"] * 2,
     augment: ["torchvision v2, image by image", "torchvision v2, image by image, uint8", "kornia"],
     knn: ["scikit-learn"],
     nt_xent: ["the usual lines", "lightly", "pytorch-metric-learning"],
@@ -54,6 +56,7 @@ def test_the_command_runs_them_all():
 
 WRONG = {  # what is broken on our side: name, and a wrong version made of the right one
     vit_step: ("load_weights", lambda right: lambda *_: []),
+    swin_step: ("load_weights", lambda right: lambda *_: []),
     augment: ("ours", lambda right: lambda s: lambda x: right(s)(x).flip(-1)),
     knn: ("knn_predict", lambda right: lambda *x, k, temperature: right(*x, k=1, temperature=temperature)),
     nt_xent: ("nt_xent", lambda right: lambda z1, z2, *, temperature: 2 * right(z1, z2, temperature=temperature)),
@@ -134,3 +137,25 @@ def test_import_time_is_measured_in_fresh_processes(monkeypatch):
     monkeypatch.setattr(import_time, "STATEMENTS", {"first_method": "time.sleep(0.02)", "nothing": "pass"})
     found = import_time.main(rounds=1)
     assert found["first_method"] >= 0.02 and found.keys() == {"first_method", "nothing"}
+
+
+def test_the_curve_of_windows_has_its_figures():
+    rows = swin_memory.attention_curve(sides=(4, 8), window=4, dim=6, heads=2, rounds=1)
+    assert [row["tokens"] for row in rows] == [16, 64] and all(row["global"] > 0 and row["windows"] > 0 for row in rows)
+
+
+def test_peak_memory_counts_what_is_held_at_a_time():
+    def step() -> None:
+        x = torch.ones(1 << 16)
+        y = x * 2
+        del x
+        y + 1  # the third tensor, when the first is gone
+
+    assert swin_memory.peak_bytes(step) == pytest.approx(2 * 4 * (1 << 16), rel=0.01)
+
+
+def test_checkpointing_and_sequential_attention_lower_the_peak():
+    found = {key: memory for key, (memory, _) in swin_memory.peak_memory("swin_v2_pocket", images=2, image_size=64, window=8).items()}
+    assert list(found) == list(swin_memory.SETTINGS)
+    plain = found.pop("as it is")
+    assert all(memory < plain for memory in found.values()) and found["both, 1 window"] == min(found.values())

@@ -38,8 +38,9 @@ def on_meta(name: str, **settings) -> nn.Module:
 @pytest.mark.parametrize("name", list_models())
 def test_every_model_keeps_the_contract(name):
     device = "cpu" if parameters(on_meta(name)) < SMALL else "meta"
+    settings = {"depth": (1, 1, 2, 1)} if name.startswith("swin") and device == "meta" else {}  # further blocks are the same ones
     with torch.device(device):
-        model, logits = create_model(name), create_model(name, num_classes=11)
+        model, logits = create_model(name, **settings), create_model(name, num_classes=11, **settings)
         height, width = (model.image_size,) * 2 if isinstance(model.image_size, int) else model.image_size
         tokens = {}
         for h, w in ((height, width), (2 * height, width)):

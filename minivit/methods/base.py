@@ -39,14 +39,14 @@ class Method(nn.Module):
 
 
 def param_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Two groups: matrices and kernels with decay; biases, norms, tokens and positions without. Frozen ones are left out.
+    """Two groups: matrices and kernels with decay; biases, norms, tokens and all about positions without. Frozen ones are left out.
 
     Source: the rule of the ViT, DeiT and MoCo v3 codes, but for positions and class token: MoCo v3's AdamW decays those, too.
     """
     decay, plain = [], []
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            small = parameter.dim() < 2 or name.endswith(("cls_token", "mask_token", "positions.table"))
+            small = parameter.dim() < 2 or "position_bias." in name or name.endswith(("cls_token", "mask_token", "positions.table"))
             (plain if small else decay).append(parameter)
     return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
