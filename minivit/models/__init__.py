@@ -5,9 +5,9 @@ from fnmatch import fnmatch
 
 from torch import nn
 
-from minivit.models import resnet, vit
+from minivit.models import early_convs, regnet, resnet, vit
 
-FAMILIES = (vit, resnet)  # each has CONFIGS, name -> frozen dataclass, and build(config, num_classes)
+FAMILIES = (vit, early_convs, resnet, regnet)  # each has CONFIGS, name -> frozen dataclass, and build(config, num_classes)
 
 
 def create_model(name: str, *, num_classes: int = 0, **overrides) -> nn.Module:
