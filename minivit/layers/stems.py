@@ -69,10 +69,10 @@ class PatchifyBatchNormStem(PatchifyStem):
 
     def __init__(self, dim: int, patch: int):
         super().__init__(dim, patch)
-        self.norm = TokenBatchNorm(dim)
+        self.bn = TokenBatchNorm(dim)
 
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens dim"]:
-        return self.norm(super().forward(x)).relu()
+        return self.bn(super().forward(x)).relu()
 
 
 STEM_NORMS = {"bn": BatchNorm, "ln": PixelLayerNorm, "none": None}
