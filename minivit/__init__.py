@@ -21,17 +21,18 @@ _HOME = {
     "methods": ["LinearProbe", "Method", "MoCo", "MoCoV3", "SimCLR", "Supervised"],
     "optim": ["ADAMW", "LAMB", "LARS", "param_groups", "scale_lr", "warmup_cosine"],
     "transfer": ["fine_tune", "sgd_probe"],
+    "costs": ["Complexity", "complexity"],
     "evaluate": ["evaluating", "extract_features", "knn_accuracy", "linear_probe"],
     "monitor": ["ActivationMonitor", "collapse_report"],
     "callbacks": ["Callback", "Checkpoints", "DenseKNN", "Progress"],
     "runs": ["Run"],
     "engine": ["fit"],
     "presets": ["Preset", "preset"],
-    "studies": ["sweep"],
+    "studies": ["edf", "edf_band", "sweep"],
     "weights": ["load_weights"],
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_MODULES = ("augment", "callbacks", "datasets", "distributed", "engine", "evaluate", "layers", "losses", "methods", "models",
+_MODULES = ("augment", "callbacks", "costs", "datasets", "distributed", "engine", "evaluate", "layers", "losses", "methods", "models",
             "monitor", "optim", "presets", "protocols", "runs", "studies", "transfer", "weights", "course")  # fmt: skip
 __all__ = ["__version__", *_MODULE_OF]
 

@@ -106,7 +106,8 @@ def study(folder: tyro.conf.Positional[Path], /, workers: int = 2) -> None:
 
     runs = sweep(folder, workers=workers)
     failed = [run for run in runs if "error" in run]
-    print(f"{len(runs) - len(failed)} runs recorded in {folder / 'runs.jsonl'}, {len(failed)} failures")
+    diverged = sum("diverged" in run for run in runs)
+    print(f"{len(runs) - len(failed)} runs recorded in {folder / 'runs.jsonl'}, {diverged} of them diverged; {len(failed)} failures")
 
 
 def replay(run: tyro.conf.Positional[Path], /, steps: int = 20, data: str | None = None, tolerance: float = 0.01) -> None:

@@ -171,12 +171,14 @@ POCKET = Preset(
     view_args={"strength": 0.8, "min_area": 0.5}, method_args={"temperature": 0.2}, head_args={"hidden_dim": 256, "out_dim": 64},
 )  # fmt: skip
 LABELS = replace(POCKET, method="supervised", view="evaluation", view_args={}, steps=250, batch_size=128, method_args={}, head_args={})
+STEM = replace(LABELS, view="supervised", view_args={"min_area": 0.5}, steps=90)
 CIFAR = replace(POCKET, data="cifar10", batch_size=256, view_args={"strength": 0.5, "min_area": 0.2})
 CPU = replace(CIFAR, steps=3500, batch_size=128, lr=1.5e-3, warmup=50, model_args={"dim": 96, "depth": 4, "heads": 3})
 GPU = replace(
     CIFAR, model="resnet18", model_args={"stem": "cifar"}, steps=None, epochs=200, batch_size=512, lr=1e-3, warmup=970,
     view_args={"strength": 0.5}, method_args={"temperature": 0.5}, head_args={"out_dim": 128},
 )  # fmt: skip
+STEM_GPU = replace(STEM, data="cifar10", steps=None, epochs=100, batch_size=512, lr=1e-3, warmup=485, view_args={"min_area": 0.2})
 
 # MoCo v3's heads and v2's at pocket size; views as for SimCLR on `shapes`, whose colours need strong ones. In a few hundred steps
 # every step that the keys lag behind costs: m = 0.5 without a ramp, where the paper has 0.99.
@@ -215,6 +217,9 @@ PRESETS = {
     # The live runs of chapter 01: labels, every image as it is; pocket-c, and the net of 64 tokens whose attention has something to show.
     "supervised/pocket_live": LABELS,
     "supervised/pocket_patch4": replace(LABELS, model="vit_pocket_patch4", model_args={"positions": "sincos"}, steps=120),
+    # Chapter 09: patches against early convolutions, at equal cost.
+    "supervised/pocket_p": replace(STEM, model="vit_p_pocket"),
+    "supervised/pocket_c": replace(STEM, model="vit_c_pocket"),
     # About twelve minutes on two cores; the long one fifty, and its judgements ten more.
     "simclr/cifar10_cpu": CPU,
     "simclr/cifar10_cpu_long": replace(
@@ -284,6 +289,8 @@ PRESETS = {
         CIFAR, method="supervised", model="resnet18", model_args={"stem": "cifar"}, steps=None, epochs=100, batch_size=512, lr=1e-3,
         warmup=485, view="supervised", view_args={"min_area": 0.2}, method_args={}, head_args={},
     ),
+    "supervised/cifar10_p": replace(STEM_GPU, model="vit_p_pocket", model_args={"dim": 192, "depth": 6, "heads": 3}),
+    "supervised/cifar10_c": replace(STEM_GPU, model="vit_c_pocket", model_args={"dim": 192, "depth": 5, "heads": 3, "stem": "conv"}),
 }  # fmt: skip
 
 

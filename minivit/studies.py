@@ -1,7 +1,9 @@
-"""Grids of runs: described in a file, resumable, one line in one log for each run."""
+"""Grids of runs and random searches: described in a file, resumable, one line in one log for each run."""
 import json
+import math
 import time
 import tomllib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partialmethod
 from multiprocessing import get_context
@@ -9,11 +11,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
+from minivit.augment import generator_of
 from minivit.presets import preset, train_and_judge
 from minivit.runs import Run, environment, write_atomic
+
+Numbers = Sequence[float] | np.ndarray
 
 
 def read_study(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -29,14 +35,17 @@ def read_study(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]
 def sweep(folder: str | Path, *, workers: int = 2) -> list[dict[str, Any]]:
     """Run what ``study.toml`` asks for and ``runs.jsonl`` does not have yet; returns all runs.
 
-    The plan names ``seeds`` and a table of ``cells``, each a preset and its overrides. Workers are processes of one thread
-    each, so a run gives the same bits whatever runs beside it. A run that fails is recorded with its error and tried again
-    next time; the others go on.
+    The plan names ``seeds`` and a table of ``cells``, each a preset and its overrides; a cell with a ``search`` table is a random
+    search, one draw for each seed (see `draw`). Workers are processes of one thread each, so a run gives the same bits
+    whatever runs beside it. A run whose loss is not finite is recorded as ``diverged``, a result like others. A run that
+    fails otherwise is recorded with its error and tried again next time; the others go on.
     """
     folder = Path(folder)
     plan, runs = read_study(folder)
     done = {(run["cell"], run["seed"]) for run in runs if "error" not in run}
     todo = [(cell, seed) for seed in plan["seeds"] for cell in plan["cells"] if (cell, seed) not in done]
+    for settings in plan["cells"].values():
+        draw(settings.get("search", {}), seed=0)  # an interval that is none stops the study before its first run
     began = time.perf_counter()
     with (
         ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool,
@@ -53,11 +62,68 @@ def sweep(folder: str | Path, *, workers: int = 2) -> list[dict[str, Any]]:
     return runs
 
 
+def draw(search: Mapping[str, Sequence[float]], seed: int) -> dict[str, float]:
+    """One point of a random search, ``{setting: (low, high)}``: each setting log-uniform in its interval, to four digits.
+
+    A function of the seed and the setting's name: one seed takes the same place in whatever interval a cell has, so that
+    cells can be compared draw by draw. Raises ValueError unless 0 < low ≤ high.
+    Source: Xiao et al. 2021, §5.3, whose intervals reach from 1/8 to 4 times a good value.
+    """
+    drawn = {}
+    for name, interval in search.items():
+        if len(interval) != 2 or not 0 < interval[0] <= interval[1] < math.inf:
+            raise ValueError(f"search: {name} = {list(interval)} is no interval [low, high] with 0 < low ≤ high.")
+        low, high = interval
+        place = torch.rand((), generator=generator_of("search", name, seed), dtype=torch.float64).item()
+        drawn[name] = float(f"{low * (high / low) ** place:.4g}")
+    return drawn
+
+
 def values(runs: list[dict[str, Any]], cell: str, figure: str) -> list[float]:
-    """One figure of one cell over its seeds, in the order of the seeds: a final one, or "last_10.accuracy" for a training figure."""
+    """One figure of one cell over its seeds, in the order of the seeds; NaN where the run diverged.
+
+    "accuracy" is a final figure, "last_10.accuracy" one of the last training steps; "near_best.accuracy" is `near_best` of the final ones.
+    """
     block, _, name = figure.rpartition(".")
+    if block == "near_best":
+        return near_best(values(runs, cell, name)).tolist()
     good = [run for run in runs if run["cell"] == cell and "error" not in run]
-    return [run[block or "final"][name] for run in sorted(good, key=lambda run: run["seed"])]
+    return [math.nan if "diverged" in run else run[block or "final"][name] for run in sorted(good, key=lambda run: run["seed"])]
+
+
+def behind_best(scores: Numbers) -> np.ndarray:
+    """How far each run of a model is behind its best run, ``max(scores) − score``; NaN for a diverged one."""
+    return np.fmax.reduce(scores, initial=-np.inf) - np.asarray(scores)
+
+
+def near_best(scores: Numbers, span: float = 0.1) -> np.ndarray:
+    """1 for the best run, falling to 0 for runs that are ``span`` or more behind it, and 0 for diverged ones.
+
+    The mean is the area under ``edf(behind_best(scores), at)`` from 0 to ``span``, divided by ``span``: one number for "easy to tune".
+    """
+    return 1 - np.nan_to_num(behind_best(scores), nan=span).clip(max=span) / span
+
+
+def edf(errors: Numbers, at: Numbers) -> np.ndarray:
+    """Empirical distribution function: the share of all runs whose error is at most each level of ``at``, ``F(e) = |{i : eᵢ ≤ e}| / n``.
+
+    ``errors`` ``(n,)`` in the unit of ``at``; a diverged run is NaN, which is below no level and still one of n. Errors of
+    several models are compared as distances to each one's own best (`behind_best`). Raises ValueError where there are no runs.
+    Source: Xiao et al. 2021, §5.3, and the ≤ of their code; the formula is usually given with <, which differs only at the eᵢ.
+    """
+    if len(errors) == 0:
+        raise ValueError("edf of no errors: it needs at least one run.")
+    return (np.asarray(errors, dtype=float)[:, None] <= np.asarray(at)).mean(axis=0)
+
+
+def edf_band(
+    errors: Numbers, at: Numbers, *, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper edge of the bootstrap band of `edf`: at each level, ``level`` of the curves of runs drawn again, with replacement."""
+    generator = np.random.default_rng(seed)
+    curves = [edf(generator.choice(errors, len(errors)), at) for _ in range(draws)]
+    low, high = np.quantile(curves, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
 
 
 def last_figures(run: Run, count: int = 10) -> dict[str, float]:
@@ -73,13 +139,16 @@ def _one_thread() -> None:
 
 def _trial(cell: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
     settings = dict(settings)
+    drawn = draw(settings.pop("search", {}), seed)
     began = time.perf_counter()
     try:
-        chosen = preset(settings.pop("preset"), **settings)
+        chosen = preset(settings.pop("preset"), **{**settings, **drawn})
         _, run = train_and_judge(chosen, seed=seed)
         steps, losses = run.history("loss")
         curve = [round(loss, 4) for step, loss in zip(steps, losses, strict=True) if step % 10 == 0 or step == steps[-1]]
         outcome = {"final": run.card["final"], "last_10": last_figures(run), "loss_every_10": curve, "data": run.config["data"]}
+    except FloatingPointError as error:
+        outcome = {"diverged": str(error)}
     except Exception as error:
         outcome = {"error": f"{type(error).__name__}: {error}"}
-    return {"cell": cell, "seed": seed, **outcome, "seconds": round(time.perf_counter() - began, 1)}
+    return {"cell": cell, "seed": seed, **({"drawn": drawn} if drawn else {}), **outcome, "seconds": round(time.perf_counter() - began, 1)}

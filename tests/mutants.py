@@ -12,6 +12,7 @@ from functools import partial
 from types import FunctionType
 
 import test_augment
+import test_conv_stem
 import test_evaluate
 import test_layers
 import test_losses
@@ -24,10 +25,10 @@ import test_transfer
 import torch
 from torch import nn
 
-from minivit import augment, evaluate, losses, monitor, optim, presets, protocols, weights
+from minivit import augment, costs, evaluate, losses, monitor, optim, presets, protocols, studies, weights
 from minivit.layers import attention, block, norm, position, stems, window
 from minivit.methods import base, moco, moco_v3, simclr, supervised
-from minivit.models import resnet, swin, vit
+from minivit.models import early_convs, resnet, swin, vit
 
 
 @contextmanager
@@ -69,6 +70,7 @@ class Mutant:
 
 nt_xent = partial(test_losses.test_nt_xent_equals_the_loop, batch=11, dim=13, temperature=0.07)
 info_nce = partial(test_losses.test_info_nce_equals_the_loop, offset=3, more=1, batch=11, dim=13, temperature=0.07)
+stem_of_records = partial(test_conv_stem.test_a_stem_of_records_is_its_convolutions_one_after_the_other, ((3, 1, 5), (3, 2, 7), (4, 4, 11)), "bn")
 crop = partial(test_augment.test_crop_equals_torchvision, 29, 41, 17, "bilinear")
 vit_parity = test_models.test_vit_equals_torchvision
 jitter = test_augment.test_jitter_equals_torchvision_in_each_images_order
@@ -556,5 +558,58 @@ MUTANTS = {
         "x.var(dim=1",
         "x.var(dim=0",
         partial(test_swin.test_activation_monitor_sees_what_each_block_gives, "swin_v2_pocket"),
+    ),
+    # conv stems
+    "a conv stem is linear: no ReLU between its convolutions": Mutant(
+        stems.ConvStem, "modules.append(nn.ReLU(inplace=True))", "pass", stem_of_records
+    ),
+    "a conv stem ends with a norm": Mutant(
+        stems.ConvStem,
+        "nn.Conv2d(channels, dim, 1))",
+        "nn.Conv2d(channels, dim, 1), BatchNorm(dim))",
+        partial(test_conv_stem.test_stems_are_the_papers_tables, "c_4gf"),
+    ),
+    "a conv stem's convolutions have biases beside their norms": Mutant(
+        stems.ConvStem, 'bias=norm == "none"', "bias=True", partial(test_conv_stem.test_stems_are_the_papers_tables, "s2_4gf")
+    ),
+    "a stem's patches are padded": Mutant(early_convs.stem, "0 if kernel == stride else 1", "1", stem_of_records),
+    "no ReLU after the patches' norm": Mutant(stems.PatchifyBatchNormStem, ".relu()", "", test_conv_stem.test_batch_norm_and_relu_after_patches),
+    "LayerNorm over the whole map": Mutant(
+        norm.PixelLayerNorm,
+        'rearrange(super().forward(rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")',
+        "nn.functional.group_norm(x, 1, self.weight, self.bias, 1e-6) if x.dim() == 4 else super().forward(x)",
+        partial(test_conv_stem.test_a_stem_of_records_is_its_convolutions_one_after_the_other, ((3, 2, 5), (2, 2, 7)), "ln"),
+    ),
+    "the hybrid takes its columns for rows": Mutant(
+        resnet.ResNetStem, "b d h w -> b (h w) d", "b d h w -> b (w h) d", test_conv_stem.test_the_hybrids_stem_is_torchvisions_resnet
+    ),
+    "flops are counted twice": Mutant(costs.complexity, "totals[0] // 2", "totals[0]", test_conv_stem.test_costs_of_a_small_vit_by_hand),
+    "attention maps are no activations": Mutant(
+        costs._outputs, "return math.prod(out_shape)", "return math.prod(out_shape) * (len(out_shape) != 3)",
+        test_conv_stem.test_costs_of_a_small_vit_by_hand,
+    ),
+    # studies
+    "the distribution leaves out what ties": Mutant(studies.edf, "[:, None] <= ", "[:, None] < ", test_conv_stem.test_edf_by_hand),
+    "the distribution forgets diverged runs": Mutant(
+        studies.edf,
+        "np.asarray(errors, dtype=float)[:, None]",
+        "np.asarray([e for e in errors if e == e] or [9.0])[:, None]",
+        test_conv_stem.test_edf_by_hand,
+    ),
+    "a diverged run counts as the best": Mutant(studies.near_best, "nan=span", "nan=0.0", test_conv_stem.test_distances_to_the_best_run),
+    "a bootstrap without replacement": Mutant(
+        studies.edf_band, "len(errors))", "len(errors), replace=False)", test_conv_stem.test_a_bootstrap_band_is_binomial_at_each_level
+    ),
+    "a search is uniform and not log-uniform": Mutant(
+        studies.draw,
+        "low * (high / low) ** place",
+        "low + (high - low) * place",
+        test_conv_stem.test_draws_are_log_uniform_and_take_the_same_place_in_every_interval,
+    ),
+    "lr and weight decay are drawn as one": Mutant(
+        studies.draw,
+        'generator_of("search", name, seed)',
+        'generator_of("search", seed)',
+        test_conv_stem.test_draws_are_log_uniform_and_take_the_same_place_in_every_interval,
     ),
 }

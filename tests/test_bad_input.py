@@ -7,6 +7,7 @@ import torch
 import minivit
 from minivit import Attention, SimCLR, collapse_report, create_model, fit, info_nce, knn_accuracy, load_data, nt_xent, preset, projector
 from minivit.augment import ColorJitter, RandomResizedCrop
+from minivit.costs import complexity
 from minivit.layers.position import ContinuousPositionBias, resize_table
 from minivit.layers.window import WindowAttention
 from minivit.methods import METHODS
@@ -14,7 +15,7 @@ from minivit.monitor import ActivationMonitor
 from minivit.optim import scale_lr
 from minivit.presets import train_and_judge
 from minivit.runs import Run
-from minivit.studies import read_study
+from minivit.studies import draw, edf, read_study
 
 DATA = load_data("shapes", limit=40)
 
@@ -49,6 +50,11 @@ CASES = {
     "patch does not divide at run time": (lambda: create_model("vit_pocket_conv8")(torch.randn(2, 3, 32, 30)), "32×30 is not divisible by patch=8"),
     "heads do not divide the width": (lambda: Attention(64, 5), "heads=5 does not divide dim=64"),
     "conv stem of a patch that is no power of two": (lambda: create_model("vit_pocket_conv8", image_size=36, patch=6), "patch of 2, 4, 8"),
+    "unknown norm of a conv stem": (lambda: create_model("vit_c_pocket", stem_norm="gn"), "norm='gn': a conv stem knows 'bn', 'ln', 'none'"),
+    "cost of a stem at no size": (lambda: complexity(create_model("vit_c_pocket").stem), "a ConvStem does not know its images' size"),
+    "search from zero": (lambda: draw({"lr": [0, 0.1]}, 0), "lr = .0, 0.1. is no interval"),
+    "search of one value": (lambda: draw({"lr": [0.1]}, 0), "lr = .0.1. is no interval"),
+    "distribution of no runs": (lambda: edf([], [0.1]), "at least one run"),
     "batch of one": (lambda: nt_xent(*two((1, 7)), temperature=0.5), "at least 2"),
     "batch of one in BatchNorm": (lambda: pocket().projector(torch.randn(1, 64)), "two images"),
     "views that do not pair up": (lambda: inspect.unwrap(nt_xent)(torch.randn(5, 7), torch.randn(6, 7), temperature=0.5), r"\(5, 7\) and \(6, 7\)"),

@@ -324,8 +324,8 @@ def test_stems_say_what_they_cannot_do():
     for dim, patch in ((44, 7), (44, 1), (44, 0), (44, 16)):
         with pytest.raises(ValueError, match=f"patch={patch}"):
             conv_layers(dim, patch)
-    with pytest.raises(ValueError, match="norm='ln'"):
-        ConvStem(44, conv_layers(44, 8), norm="ln")
+    with pytest.raises(ValueError, match="norm='gn'"):
+        ConvStem(44, conv_layers(44, 8), norm="gn")
 
 
 # ---------------------------------------------------------------------------------------------------- heads

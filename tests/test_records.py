@@ -13,7 +13,7 @@ from minivit import preset
 from minivit.course.claims import ledger, minus, side_of, verdict
 from minivit.replay import replay
 from minivit.runs import Run, config_hash
-from minivit.studies import read_study, values
+from minivit.studies import draw, read_study, values
 
 ROOT = Path(minivit.__file__).parents[1]
 RUNS = ROOT / "data" / "runs"
@@ -49,11 +49,12 @@ def test_studies_are_complete_or_not_begun_and_of_the_data_we_ship():
     for folder in (path.parent for path in RUNS.glob("*/study.toml")):
         plan, runs = read_study(folder)
         for cell in plan["cells"].values():
-            preset(cell["preset"], **{key: value for key, value in cell.items() if key != "preset"})
+            settings = {key: value for key, value in cell.items() if key not in ("preset", "search")}
+            preset(cell["preset"], **settings, **draw(cell.get("search", {}), seed=0))
         if not runs:  # planned, with its claims; none of them has a verdict yet
             continue
         assert {(r["cell"], r["seed"]) for r in runs if "error" not in r} == {(c, s) for c in plan["cells"] for s in plan["seeds"]}
-        assert all(r["data"]["checksum"] == checksum for r in runs if r["data"]["name"] == "shapes")
+        assert all(r["data"]["checksum"] == checksum for r in runs if "final" in r and r["data"]["name"] == "shapes")
         assert (folder / "card.json").is_file()
 
 
@@ -230,6 +231,7 @@ def test_verdicts():
     assert verdict([0.2, -0.3, 0.25]) == "inconclusive"
     # twice the standard error of [0.0, 0.1, 0.2] is 2 · 0.1 / √3 = 0.115 > 0.1
     assert verdict([0.0, 0.1, 0.2]) == "inconclusive"
+    assert verdict([0.2, 0.3, 0.25, float("nan")]) == "inconclusive"  # a diverged run
 
 
 def test_a_side_of_a_claim_names_cells_and_figures():
@@ -241,6 +243,9 @@ def test_a_side_of_a_claim_names_cells_and_figures():
     assert side_of(runs, "b|a:knn") == [0.3, 0.5]  # the better mean
     assert side_of(runs, "b:last_10.accuracy") == [0.9, 0.8]
     assert side_of(runs, "a:knn - b:knn") == pytest.approx([-0.1, 0.3])
+    runs += [line("c", 0, 0.9, 0.9), {"cell": "c", "seed": 1, "diverged": "at step 3"}]
+    assert side_of(runs, "c|a:knn") == side_of(runs, "a|c:knn") == [0.3, 0.5]  # one of c's runs diverged
+    assert side_of(runs, "c:near_best.knn") == [1, 0]
     assert minus([0.3, 0.5], [0.4]) == []  # a study that is still being run: not run
 
 

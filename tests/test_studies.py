@@ -1,11 +1,12 @@
 """A study: every cell with every seed, once; what failed is recorded and tried again."""
 import json
+import math
 
 import children
 import pytest
 
 from minivit import studies
-from minivit.studies import read_study, sweep, values
+from minivit.studies import draw, edf, read_study, sweep, values
 
 PLAN = """
 question = "Does a sweep do what its plan says?"
@@ -43,6 +44,47 @@ def test_a_sweep_goes_on_where_it_stopped_and_records_failures(tmp_path):
     assert json.loads((tmp_path / "card.json").read_text())["threads_per_run"] == 1
     again = sweep(tmp_path, workers=1)
     assert [run["cell"] for run in again[4:]] == ["broken", "broken"]  # only what had failed was tried again
+
+
+SEARCH = """
+seeds = [0, 1]
+
+[cells.found]
+preset = "supervised/pocket_p"
+limit = 60
+steps = 2
+batch_size = 20
+search = { lr = [1e-3, 1e-2], weight_decay = [0.01, 0.1] }
+
+[cells.lost]
+preset = "supervised/pocket_p"
+limit = 60
+steps = 4
+batch_size = 20
+warmup = 0
+optimizer = "sgd_plain"
+search = { lr = [1e30, 1e30] }
+"""
+
+
+def test_a_random_search_records_what_it_drew_and_what_diverged(tmp_path):
+    (tmp_path / "study.toml").write_text(SEARCH)
+    runs = sweep(tmp_path, workers=1)
+    found, lost = ([run for run in runs if run["cell"] == cell] for cell in ("found", "lost"))
+    for run in found:
+        assert run["drawn"] == draw({"lr": [1e-3, 1e-2], "weight_decay": [0.01, 0.1]}, run["seed"]) and "final" in run
+    assert all(run["drawn"] == {"lr": 1e30} and "the loss is" in run["diverged"] for run in lost)
+    assert sweep(tmp_path, workers=1) == runs == read_study(tmp_path)[1]  # a diverged run is a result: nothing is tried again
+    accuracies = values(runs, "found", "accuracy") + values(runs, "lost", "accuracy")
+    assert [math.isnan(accuracy) for accuracy in accuracies] == [False, False, True, True]
+    assert edf([1 - accuracy for accuracy in accuracies], [1.0]) == 0.5
+
+
+def test_a_search_that_cannot_work_stops_before_any_run(tmp_path):
+    (tmp_path / "study.toml").write_text(SEARCH.replace("[0.01, 0.1]", "[0.1, 0.01]"))
+    with pytest.raises(ValueError, match="no interval"):
+        sweep(tmp_path, workers=1)
+    assert read_study(tmp_path)[1] == []
 
 
 def test_reading_what_is_no_study(tmp_path):

@@ -10,12 +10,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def verdict(differences: list[float]) -> str:
-    """*holds* or *did not hold* by the sign of the mean difference; *inconclusive* under twice its standard error or with fewer than 3 seeds."""
+    """*holds* or *did not hold* by the sign of the mean difference; *inconclusive* under twice its standard error, with fewer than 3
+    seeds, or where a run diverged."""
     n = len(differences)
     if n == 0:
         return "not run"
     mean = sum(differences) / n
-    if n < 3:
+    if n < 3 or math.isnan(mean):
         return "inconclusive"
     error = math.sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1) / n)
     if abs(mean) < 2 * error:
@@ -30,7 +31,13 @@ def side_of(runs: list[dict[str, Any]], words: str) -> list[float]:
     if second:
         return minus(side_of(runs, first), side_of(runs, second))
     cells, figure = words.split(":")
-    return max((values(runs, cell, figure) for cell in cells.split("|")), key=lambda found: sum(found) / max(len(found), 1))
+    return max((values(runs, cell, figure) for cell in cells.split("|")), key=_mean)
+
+
+def _mean(found: list[float]) -> float:
+    """0 of nothing; a cell with a diverged run comes last."""
+    mean = sum(found) / max(len(found), 1)
+    return -math.inf if math.isnan(mean) else mean
 
 
 def minus(more: list[float], less: list[float]) -> list[float]:

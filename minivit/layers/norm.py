@@ -87,6 +87,16 @@ def set_batch_norm(module: nn.Module, *, groups: int | None = None, sync: bool |
     return module
 
 
+class PixelLayerNorm(nn.LayerNorm):
+    """LayerNorm of an image's channels, pixel by pixel: ``(B, C, H, W) -> (B, C, H, W)``. ε is 1e-6, as in our blocks."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(super().forward(rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")
+
+
 class TokenBatchNorm(BatchNorm):
     """BatchNorm of tokens ``(B, N, D)``: each channel over all tokens of all images. What ViT-BN has in place of a LayerNorm.
 

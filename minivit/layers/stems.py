@@ -6,11 +6,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from minivit.layers.norm import BatchNorm
+from minivit.layers.norm import BatchNorm, PixelLayerNorm, TokenBatchNorm
 
 
 class ConvLayer(NamedTuple):
-    """One 3×3 convolution of a stem, as a record."""
+    """One convolution of a stem, as a record."""
 
     kernel: int
     stride: int
@@ -61,23 +61,40 @@ class PatchifyStem(Stem):
         return rearrange(self.proj(x), "b d h w -> b (h w) d")
 
 
-class ConvStem(Stem):
-    """A few 3×3 convolutions, each with norm and ReLU, then one 1×1 with a bias and neither. ``(B, 3, H, W) -> (B, N, D)``.
+class PatchifyBatchNormStem(PatchifyStem):
+    """Patches, then BatchNorm and ReLU. ``(B, 3, H, W) -> (B, N, D)``.
 
-    ``layers`` is a list of `ConvLayer` records; the product of their strides is the patch. ``norm`` is "bn" or "none".
+    A control: were a conv stem's gain only its norms and ReLUs, it would show here. Source: Xiao et al. 2021, appendix A.
+    """
+
+    def __init__(self, dim: int, patch: int):
+        super().__init__(dim, patch)
+        self.bn = TokenBatchNorm(dim)
+
+    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens dim"]:
+        return self.bn(super().forward(x)).relu()
+
+
+STEM_NORMS = {"bn": BatchNorm, "ln": PixelLayerNorm, "none": None}
+
+
+class ConvStem(Stem):
+    """A few convolutions, each with norm and ReLU, then one 1×1 with a bias and neither. ``(B, 3, H, W) -> (B, N, D)``.
+
+    ``layers`` is a list of `ConvLayer` records; the product of their strides is the patch. ``norm`` is "bn", "ln" or "none".
     Convolutions keep PyTorch's default initialisation, as in MoCo v3's code (the paper's own code draws other variances).
     Source: Xiao et al. 2021, "Early Convolutions Help Transformers See Better", §4.
     """
 
     def __init__(self, dim: int, layers: list[ConvLayer] | tuple[ConvLayer, ...], *, norm: str = "bn"):
         super().__init__()
-        if norm not in ("bn", "none"):
-            raise ValueError(f"norm={norm!r}: a conv stem knows 'bn' and 'none'.")
+        if norm not in STEM_NORMS:
+            raise ValueError(f"norm={norm!r}: a conv stem knows {', '.join(map(repr, STEM_NORMS))}.")
         self.patch = math.prod(layer.stride for layer in layers)
         modules, channels = [], 3
         for kernel, stride, width, padding in layers:
             modules.append(nn.Conv2d(channels, width, kernel, stride, padding, bias=norm == "none"))
-            modules.extend([BatchNorm(width)] if norm == "bn" else [])
+            modules.extend([STEM_NORMS[norm](width)] if norm != "none" else [])
             modules.append(nn.ReLU(inplace=True))
             channels = width
         self.layers = nn.Sequential(*modules, nn.Conv2d(channels, dim, 1))

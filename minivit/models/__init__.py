@@ -5,9 +5,9 @@ from fnmatch import fnmatch
 
 from torch import nn
 
-from minivit.models import resnet, swin, vit
+from minivit.models import early_convs, regnet, resnet, swin, vit
 
-FAMILIES = (vit, swin, resnet)  # each has CONFIGS, name -> frozen dataclass, and build(config, num_classes)
+FAMILIES = (vit, early_convs, swin, resnet, regnet)  # each has CONFIGS, name -> frozen dataclass, and build(config, num_classes)
 
 
 def create_model(name: str, *, num_classes: int = 0, **overrides) -> nn.Module:

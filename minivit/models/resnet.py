@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minivit.layers.norm import BatchNorm
+from minivit.layers.stems import Stem
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,33 @@ def shortcut(in_channels: int, out_channels: int, stride: int, project: bool = F
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-class ResNet(nn.Module):
+class ConvNet(nn.Module):
+    """What convolutional backbones share: the last feature map as tokens, or averaged. They give ``forward_map``, ``dim`` and ``fc``."""
+
+    prefix_tokens = 0
+
+    def forward_map(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim rows columns"]:
+        raise NotImplementedError
+
+    def forward_tokens(
+        self, x: Float[Tensor, "batch 3 height width"], *, mask: Tensor | None = None
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """The last feature map as tokens, ``(B, N, D)``, row-major."""
+        if mask is not None:
+            raise ValueError(f"a {type(self).__name__} has no tokens to mask: use a vit_* or swin_* model.")
+        return rearrange(self.forward_map(x), "b d h w -> b (h w) d")
+
+    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
+        return self.fc(self.forward_map(x).mean(dim=(2, 3)))
+
+
+class ResNet(ConvNet):
     """Residual network: ``(B, 3, H, W) -> (B, D)`` features after global average pooling, or logits with a head.
 
     Computes torchvision's function with torchvision's parameter names. SimCLR's official ResNet-18 has one more
     projection shortcut, in its first stage: ``first_shortcut=True`` (11,173,056 parameters with the CIFAR stem, else 11,168,832).
     Source: He et al. 2016; zero-initialised last norm: Goyal et al. 2017; CIFAR stem: Chen et al. 2020, appendix B.9.
     """
-
-    prefix_tokens = 0
 
     def __init__(self, config: ResNetConfig, num_classes: int = 0):
         super().__init__()
@@ -122,16 +141,24 @@ class ResNet(nn.Module):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
-    def forward_tokens(
-        self, x: Float[Tensor, "batch 3 height width"], *, mask: Tensor | None = None
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """The last feature map as tokens, ``(B, N, D)``, row-major."""
-        if mask is not None:
-            raise ValueError("a ResNet has no tokens to mask: use a vit_* or swin_* model.")
-        return rearrange(self.forward_map(x), "b d h w -> b (h w) d")
 
-    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
-        return self.fc(self.forward_map(x).mean(dim=(2, 3)))
+class ResNetStem(Stem):
+    """A hybrid ViT's stem: a ResNet's last feature map, one 1×1 convolution to the transformer's width. ``(B, 3, H, W) -> (B, N, D)``.
+
+    Stages of depth 0 at the end are left out. ``depths=(3, 4, 6, 0)``: ResNet-50 up to its third stage, 40 convolutions
+    without the shortcuts' and a total stride of 16. BatchNorm, where the paper has GroupNorm and standardised weights.
+    Source: Dosovitskiy et al. 2021, §3.1; Xiao et al. 2021 name it as what they do not do.
+    """
+
+    def __init__(self, dim: int, config: ResNetConfig):
+        super().__init__()
+        self.body = ResNet(config)
+        self.patch = (4 if config.stem == "imagenet" else 1) * 2 ** sum(depth > 0 for depth in config.depths[1:])
+        self.proj = nn.Conv2d(self.body.dim, dim, 1)
+
+    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens dim"]:
+        self.grid(*x.shape[-2:])
+        return rearrange(self.proj(self.body.forward_map(x)), "b d h w -> b (h w) d")
 
 
 def build(config: ResNetConfig, num_classes: int = 0) -> ResNet:

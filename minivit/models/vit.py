@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from minivit.layers.attention import Attention
 from minivit.layers.block import NORMS, Block
 from minivit.layers.position import POSITIONS
-from minivit.layers.stems import ConvLayer, ConvStem, PatchifyStem, conv_layers
+from minivit.layers.stems import ConvLayer, ConvStem, PatchifyBatchNormStem, PatchifyStem, Stem, conv_layers
+from minivit.models.resnet import ResNetConfig, ResNetStem
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class ViTConfig:
     depth: int = 12
     heads: int = 6
     mlp_ratio: float = 4.0
-    stem: str | tuple[ConvLayer, ...] = "patchify"  # "patchify", "conv", or the records of a conv stem
+    # "patchify"; "patchify_bn_relu"; "conv", or the records of a conv stem; a ResNet's config, for a hybrid
+    stem: str | tuple[ConvLayer, ...] | ResNetConfig = "patchify"
+    stem_norm: str = "bn"  # of a conv stem: "bn", "ln", "none"
     positions: str = "learned"  # "learned", "sincos", "none"
     pool: str = "cls"  # "cls": a class token; "avg": the mean of the patch tokens; "avg_no_norm": that mean, without a final norm
     norm: str = "ln"  # "ln"; "bn_mlp": BatchNorm before the MLPs (MoCo v3's ViT-BN); "bn": BatchNorm everywhere
@@ -114,15 +117,18 @@ class ViT(nn.Module):
         return self.head(pooled)
 
 
-def build_stem(config: ViTConfig) -> PatchifyStem | ConvStem:
+def build_stem(config: ViTConfig) -> Stem:
     if config.stem == "patchify":
         return PatchifyStem(config.dim, config.patch).requires_grad_(not config.freeze_patch)
     if config.freeze_patch:
         raise ValueError("freeze_patch=True freezes the projection of a 'patchify' stem; a conv stem is trained.")
+    if config.stem == "patchify_bn_relu":
+        return PatchifyBatchNormStem(config.dim, config.patch)
     layers = conv_layers(config.dim, config.patch) if config.stem == "conv" else config.stem
     if isinstance(layers, str):
-        raise ValueError(f"stem={layers!r}: 'patchify', 'conv' or a tuple of ConvLayer records.")
-    stem = ConvStem(config.dim, layers)
+        raise ValueError(f"stem={layers!r}: 'patchify', 'patchify_bn_relu', 'conv', a tuple of ConvLayer records or a ResNetConfig.")
+    hybrid = isinstance(layers, ResNetConfig)
+    stem = ResNetStem(config.dim, layers) if hybrid else ConvStem(config.dim, layers, norm=config.stem_norm)
     if stem.patch != config.patch:
         raise ValueError(f"the stem's strides multiply to {stem.patch}, not to patch={config.patch}.")
     return stem
