@@ -10,8 +10,8 @@ import pytest
 import minivit
 
 ROOT = Path(minivit.__file__).parents[1]
-FLOORS = ["layers", "models", "losses", "augment", "downloads", "folders", "datasets", "methods", "optim", "distributed", "evaluate", "monitor",
-          "runs", "callbacks", "engine", "transfer", "protocols", "presets", "studies",
+FLOORS = ["layers", "models", "losses", "augment", "downloads", "folders", "datasets", "methods", "optim", "distributed", "evaluate", "series",
+          "runs", "callbacks", "monitor", "engine", "transfer", "protocols", "presets", "studies",
           "weights", "replay", "doctor", "course", "__main__"]  # fmt: skip
 FILES = sorted((ROOT / "minivit").rglob("*.py"))
 

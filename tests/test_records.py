@@ -221,6 +221,7 @@ def test_verdicts():
     assert verdict([0.2, -0.3, 0.25]) == "inconclusive"
     # twice the standard error of [0.0, 0.1, 0.2] is 2 · 0.1 / √3 = 0.115 > 0.1
     assert verdict([0.0, 0.1, 0.2]) == "inconclusive"
+    assert verdict([0.2, np.nan, 0.3, 0.25]) == "holds" and verdict([0.2, np.nan, 0.25]) == verdict([np.nan]) == "inconclusive"
 
 
 def test_a_side_of_a_claim_names_cells_and_figures():
@@ -232,6 +233,9 @@ def test_a_side_of_a_claim_names_cells_and_figures():
     assert side_of(runs, "b|a:knn") == [0.3, 0.5]  # the better mean
     assert side_of(runs, "b:last_10.accuracy") == [0.9, 0.8]
     assert side_of(runs, "a:knn - b:knn") == pytest.approx([-0.1, 0.3])
+    assert side_of(runs, "a&b:knn") == pytest.approx([0.35, 0.35])  # the mean of the cells
+    assert side_of(runs, "a|b:knn - a&b:knn") == pytest.approx([-0.05, 0.15])  # sensitivity: the best cell above the mean of all
+    assert side_of(runs, 0.25) == [0.25, 0.25] and minus(side_of(runs, "b:knn"), side_of(runs, 0.25)) == pytest.approx([0.15, -0.05])
     assert minus([0.3, 0.5], [0.4]) == []  # a study that is still being run: not run
 
 
