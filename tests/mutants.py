@@ -3,6 +3,8 @@
 A mutant is a piece of source text and its replacement in one function or class. To add one, add a line to `MUTANTS`.
 """
 
+import __future__
+
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
@@ -42,7 +44,8 @@ def mutate(target: FunctionType | type, old: str, new: str) -> Iterator[None]:
     source = textwrap.dedent(inspect.getsource(inspect.unwrap(target)))
     assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times in {target.__qualname__}, not once"
     namespace = dict(vars(inspect.getmodule(inspect.unwrap(target))))
-    exec(compile(source.replace(old, new), f"<mutant of {target.__qualname__}>", "exec"), namespace)
+    # annotations stay text: some name what only type checkers import
+    exec(compile(source.replace(old, new), f"<mutant of {target.__qualname__}>", "exec", __future__.annotations.compiler_flag), namespace)
     mutants = functions(namespace[target.__name__])
     pairs = [(original, mutants[name]) for name, original in functions(target).items() if name in mutants]
     kept = [original.__code__ for original, _ in pairs]
