@@ -101,7 +101,7 @@ def logged(run: Run, figure: str) -> dict[str, np.ndarray]:
 
 
 def stability_report(run: Run, *, warmup: int = 0) -> dict[str, float | None]:
-    """What a `GradientMonitor` saw in a run, in figures; the steps of the warm-up do not count. None: there is nothing to tell it from.
+    """What a `GradientMonitor` saw in a run, in figures. The steps of the warm-up do not count, but for the last of all. None: cannot be told.
 
     Of each layer: ``ratio_L``, the largest ‖g‖₂ over its running median; ``ratio_max_L``, the same of max |g|; ``rms_L``, the largest RMS;
     ``spikes_L``, the number of `series.spikes` of ‖g‖₂. ``loss_spikes``; ``preceded``, the share of these with an RMS of the first layer of
@@ -109,6 +109,8 @@ def stability_report(run: Run, *, warmup: int = 0) -> dict[str, float | None]:
     first layer is ahead of the last block's. Where `DenseKNN` looked on, ``knn_dips``; ``dips_preceded``, the share of these with a spike of
     the first layer since the measurement before the last one, and ``dips_chance``, that of all steps. The 2.3 and the 8 are Wortsman et al.'s (2023).
     """
+    loss = np.array(run.history("loss")[1])
+    warmup = min(warmup, len(loss) - 1)
     norms, rms = logged(run, "grad"), {layer: x[warmup:] for layer, x in logged(run, "rms").items()}
     if not norms:
         raise ValueError("this run's log has no gradients: train it with callbacks=[GradientMonitor()].")
@@ -117,7 +119,6 @@ def stability_report(run: Run, *, warmup: int = 0) -> dict[str, float | None]:
     report |= {f"ratio_max_{layer}": series.over_median(x)[warmup:].max() for layer, x in logged(run, "grad_max").items()}
     report |= {f"rms_{layer}": x.max() for layer, x in rms.items()}
     report |= {f"spikes_{layer}": (series.spikes(x) >= warmup).sum() for layer, x in norms.items()}
-    loss = np.array(run.history("loss")[1])
     jumps, steps = series.loss_spikes(loss), len(loss) - warmup
     report["loss_spikes"] = (jumps >= warmup).sum()
     depth = [layer for layer in ratios if layer == "stem" or layer[-1].isdigit()]

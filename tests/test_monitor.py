@@ -138,3 +138,8 @@ def test_a_run_without_gradients_is_not_reported():
     with pytest.raises(ValueError, match="has no gradients"):
         stability_report(recorded(3, loss=np.ones(3)))
     assert logged(Run(), "grad") == {}
+
+
+def test_a_run_that_ends_in_its_warm_up_is_reported_by_its_last_step():
+    report = stability_report(recorded(3, loss=np.ones(3), grad__stem=np.array([1.0, 1, 2])), warmup=20)
+    assert report == {"ratio_stem": 2, "spikes_stem": 0, "loss_spikes": 0}

@@ -48,6 +48,7 @@ def test_a_sweep_goes_on_where_it_stopped_and_records_failures(tmp_path):
 
 def test_what_a_study_watches_is_in_its_log():
     cell = {"preset": "moco_v3/pocket_instability", "limit": 60, "steps": 4, "batch_size": 20, "warmup": 1, "model_args": {"dim": 8, "depth": 2}}
+    cell |= {"optimizer": "stable_adamw", "optimizer_args": {"betas": [0.9, 0.95]}, "clip": {"backbone.stem": 0.1}}  # as TOML has it
     run = studies._trial("a", cell, 0, {"gradients": True, "knn_every": 2, "keep": ["grad/stem", "knn"]})
     assert [len(values) for values in run["series"].values()] == [4, 2] and run["series"]["knn"][1] == pytest.approx(run["final"]["knn"], abs=1e-4)
     assert {"ratio_stem", "ratio_block1", "rms_stem", "spikes_projector", "loss_spikes", "knn_dips", "dips_chance", "preceded"} <= set(run["monitor"])
