@@ -113,8 +113,9 @@ class Run:
             return f"Collapsing: the projections hardly differ (spread {spreads[-1]:.2f}; healthy is near 1), whatever the loss of {last:.2f} says."
         if share > 0.97:
             return f"Not learning: the loss is still {last:.2f}, at its chance level of {chance:.2f}; check the learning rate and the pairs."
-        above = f" above its floor of {floor:.2f}" if floor else ""
-        return f"Normal: the loss fell from {losses[0]:.2f} (chance {chance:.2f}) to {last:.2f}, {share:.0%} of chance{above}."
+        moved = "fell" if last < losses[0] else "rose"  # MoCo's rises at first, while random keys leave its queue
+        where = f"{share:.0%} of the way from its floor of {floor:.2f} up to chance" if floor else f"{share:.0%} of chance"
+        return f"Normal: the loss {moved} from {losses[0]:.2f} (chance {chance:.2f}) to {last:.2f}, {where}."
 
 
 def _read_lines(path: Path) -> list[dict]:

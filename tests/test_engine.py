@@ -268,7 +268,8 @@ def test_half_precision_leaves_the_loss_in_float32():
         ([4.1] * 20, 1.0, {"chance": 4.0}, "Not learning: the loss is still 4.10, at its chance level of 4.00"),
         ([4.1] * 20 + [2.0] * 10, 1.0, {"chance": 4.0}, "Normal: the loss fell from 4.10 (chance 4.00) to 2.00, 50% of chance"),
         ([4.1] * 20 + [2.0] * 10, 0.1, {"chance": 4.0}, "Collapsing"),
-        ([28.0] * 20 + [25.0] * 10, 1.0, {"chance": 27.73, "floor": 23.73}, "to 25.00, 32% of chance above its floor of 23.73"),  # MoCo v3, τ = 1
+        ([5.5] * 20 + [6.0] * 10, 1.0, {"chance": 6.9}, "Normal: the loss rose from 5.50 (chance 6.90) to 6.00"),  # MoCo
+        ([28.0] * 20 + [25.0] * 10, 1.0, {"chance": 27.73, "floor": 23.73}, "to 25.00, 32% of the way from its floor of 23.73 up to chance"),
         ([28.0] * 20 + [22.0] * 10, 1.0, {"chance": 27.73, "floor": 23.73}, "Impossible: the loss of 22.00 is below its floor of 23.73"),
     ],
 )

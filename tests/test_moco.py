@@ -55,13 +55,14 @@ def v3_loss(p, z, temperature):
 @pytest.mark.parametrize("temperature", [0.1, 0.2, 1.0])
 @pytest.mark.parametrize("batch", [16, 256])
 def test_v3_loss_keeps_its_corridor(batch, temperature):
-    """Start: 4τ ln B. Perfect positives and orthogonal negatives: 4τ ln(1 + (B−1) e^(−1/τ)). Floor: 4τ ln B − 4."""
+    """Start: 4τ ln B. Perfect positives and orthogonal negatives: 4τ ln(1 + (B−1) e^(−1/τ)). Floor: 4τ ln B − 4, or 0."""
     eye = torch.eye(256, dtype=torch.float64)[:batch]
     assert v3_loss(eye, eye, temperature).item() == pytest.approx(4 * temperature * math.log(1 + (batch - 1) * math.exp(-1 / temperature)), rel=1e-9)
     draws = [v3_loss(normal(batch, 256, seed=2 * i), normal(batch, 256, seed=2 * i + 1), temperature).item() for i in range(20)]
     method = MoCoV3(create_model("resnet_pocket"), temperature=temperature)
     assert sum(draws) / 20 == pytest.approx(4 * temperature * math.log(batch) + 2 / (256 * temperature), rel=0.02)
-    assert method.landmarks(batch) == pytest.approx({"chance": 4 * temperature * math.log(batch), "floor": 4 * temperature * math.log(batch) - 4})
+    floor = 0 if (batch, temperature) in [(16, 0.1), (16, 0.2), (256, 0.1)] else 4 * temperature * math.log(batch) - 4
+    assert method.landmarks(batch) == pytest.approx({"chance": 4 * temperature * math.log(batch), "floor": floor})
     simplex = eye - eye[:, :batch].mean(1, keepdim=True) * torch.cat([torch.ones(batch), torch.zeros(256 - batch)]).double()
     assert method.landmarks(batch)["floor"] < v3_loss(simplex, simplex, temperature) < v3_loss(eye, eye, temperature)
 

@@ -18,6 +18,7 @@ from minivit.studies import read_study, values
 ROOT = Path(minivit.__file__).parents[1]
 RUNS = ROOT / "data" / "runs"
 PHOTOS = RUNS / "cifar10_simclr_cpu"
+PHOTOS_V3 = RUNS / "moco_v3_cifar10_cpu"
 
 
 def final(study: str, cell: str, figure: str) -> list[float]:
@@ -77,6 +78,13 @@ def test_the_photographs_beat_raw_pixels_clearly_by_three_judges():
     assert final["fine_tune_500"] >= final["scratch_500"] + 0.15
 
 
+def test_moco_v3_learns_photographs():
+    card = Run.load(PHOTOS_V3).card
+    final = card["final"]
+    assert card["test_images"] == 10_000 and card["train_seconds"] <= 3600
+    assert final["knn"] >= final["raw_knn"] + 0.10 and final["probe"] >= final["raw_probe"] + 0.10
+
+
 def test_the_readmes_numbers_are_the_records():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     knn = final("house", "crop_and_colour", "knn")
@@ -90,11 +98,12 @@ def test_the_readmes_numbers_are_the_records():
 
 
 @pytest.mark.slow
-def test_the_photographs_replay():
+@pytest.mark.parametrize("record", [PHOTOS, PHOTOS_V3], ids=lambda record: record.name)
+def test_the_photographs_replay(record):
     images = os.environ.get("MINIVIT_CIFAR10", "")
     if not images:
         pytest.skip("set MINIVIT_CIFAR10 to a folder of the recorded images (shared/data/unpack.py writes one)")
-    agree, rows = replay(PHOTOS, steps=20, data=f"folder:{images}")
+    agree, rows = replay(record, steps=20, data=f"folder:{images}")
     assert agree and len(rows) == 20
 
 

@@ -72,5 +72,6 @@ def print_ledger(chapter: str | None = None, root: Path = ROOT) -> None:
             print(f"{claim['id']}  {claim['claim']}  [{claim['source']}]")
             for scale, differences in claim["differences"].items():
                 differences = told(differences)
-                shown = f": {sum(differences) / len(differences):+.2f} over {len(differences)} seeds" if differences else ""
+                mean = sum(differences) / max(len(differences), 1)
+                shown = f": {mean:{'+.2f' if abs(mean) >= 0.005 else '+.4f'}} over {len(differences)} seeds" if differences else ""
                 print(f"    {scale}: {claim['verdicts'][scale]}{shown}")

@@ -19,7 +19,7 @@ class MoCoV3(Method):
     """Query side: backbone → projector → predictor → p (B, D_z). Key side: momentum copies of the first two → z (B, D_z), no gradient.
 
     Loss: ``2τ · (info_nce(p1, z2) + info_nce(p2, z1))``; the negatives of a query are the other B − 1 keys of the other view. Whatever τ is, it
-    starts near 4τ ln B (`landmarks`: chance) and cannot fall more than 4 below that (floor). ``scale`` takes the place of the 2τ.
+    starts near 4τ ln B (`landmarks`: chance) and cannot fall more than 4 below that, nor below 0 (floor). ``scale`` takes the place of the 2τ.
     ``symmetric=False`` leaves out the second term, at half the cost. The two views go through the network one after the other, so each
     has BatchNorm statistics of its own. ``predictor=nn.Identity()`` does without.
 
@@ -85,4 +85,4 @@ class MoCoV3(Method):
 
     def landmarks(self, batch_size: int) -> dict[str, float]:
         terms = (1 + self.symmetric) * self.scale
-        return {"chance": terms * math.log(batch_size), "floor": terms * (math.log(batch_size) - 1 / self.temperature)}
+        return {"chance": terms * math.log(batch_size), "floor": max(terms * (math.log(batch_size) - 1 / self.temperature), 0.0)}

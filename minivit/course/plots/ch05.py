@@ -33,12 +33,12 @@ def made_at(after: int, blocks: int) -> list[int | None]:
 
 
 def key_views(data: ImageData, recipe: Recipe, blocks: int, batch_size: int, shown: int = 3) -> tuple[dict[int, Tensor], range]:
-    """For each step that the strip shows, some second views that a training with seed 0 makes keys of; and the numbers of steps done."""
+    """For each step that the strip shows, a few of the pictures whose keys a training with seed 0 makes; and the numbers of steps done."""
     after, views = range(max(blocks - 3, 0), blocks + 3), {}
     for step in range(after[-1]):
-        ids = batch_ids(len(data), batch_size, seed=0, step=step)
+        ids = batch_ids(len(data), batch_size, seed=0, step=step)[:shown]
         batch = make_batch(data, recipe, ids, seed=0, step=step, device=torch.device("cpu"))
-        views[step] = recipe.views[1].unnormalise(batch.views[1][:shown])
+        views[step] = recipe.views[1].unnormalise(batch.views[1])
     return views, after
 
 
