@@ -4,9 +4,9 @@ import platform
 
 import torch
 
-from bench import augment, knn, moco_v3_step, nt_xent, pairs, simclr_step, swin_step, vit_step
+from bench import augment, knn, moco_v3_step, monitors, nt_xent, pairs, simclr_step, swin_step, vit_step
 
-COMPARISONS = (vit_step, swin_step, augment, knn, nt_xent, simclr_step, moco_v3_step)
+COMPARISONS = (vit_step, swin_step, augment, knn, nt_xent, simclr_step, moco_v3_step, monitors)
 
 
 def main() -> None:

@@ -19,11 +19,11 @@ _HOME = {
     "augment": ["Batch", "Recipe", "View"],
     "datasets": ["ImageData", "load_data"],
     "methods": ["LinearProbe", "Method", "MoCo", "MoCoV3", "SimCLR", "Supervised"],
-    "optim": ["ADAMW", "LAMB", "LARS", "param_groups", "scale_lr", "warmup_cosine"],
+    "optim": ["ADAMW", "LAMB", "LARS", "StableAdamW", "param_groups", "scale_lr", "warmup_constant", "warmup_cosine"],
     "transfer": ["fine_tune", "sgd_probe"],
     "costs": ["Complexity", "complexity"],
     "evaluate": ["evaluating", "extract_features", "knn_accuracy", "linear_probe"],
-    "monitor": ["ActivationMonitor", "collapse_report"],
+    "monitor": ["ActivationMonitor", "GradientMonitor", "collapse_report", "stability_report"],
     "callbacks": ["Callback", "Checkpoints", "DenseKNN", "Progress"],
     "runs": ["Run"],
     "engine": ["fit"],
@@ -33,7 +33,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _MODULES = ("augment", "callbacks", "costs", "datasets", "distributed", "engine", "evaluate", "layers", "losses", "methods", "models",
-            "monitor", "optim", "presets", "protocols", "runs", "studies", "transfer", "weights", "course")  # fmt: skip
+            "monitor", "optim", "presets", "protocols", "runs", "series", "studies", "transfer", "weights", "course")  # fmt: skip
 __all__ = ["__version__", *_MODULE_OF]
 
 if os.environ.get("MINIVIT_CHECK_SHAPES") == "1":  # every annotated shape is then checked at every call

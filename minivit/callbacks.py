@@ -21,7 +21,7 @@ class Callback:
     def on_start(self, loop: Loop) -> None: ...
 
     def after_backward(self, loop: Loop) -> None:
-        """Gradients are there, weights have not moved yet."""
+        """Gradients are there, not yet clipped; weights have not moved yet."""
 
     def after_step(self, loop: Loop) -> None: ...
 

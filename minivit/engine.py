@@ -5,7 +5,7 @@ import ctypes
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -50,10 +50,13 @@ def make_batch(data: ImageData, recipe: Recipe, ids: Tensor, *, seed: int, step:
 class Loop:
     """The state of a training run, as callbacks see it."""
 
-    def __init__(self, method: Method, optimizer: torch.optim.Optimizer, run: Run, *, steps: int, batch_size: int):
+    def __init__(
+        self, method: Method, optimizer: torch.optim.Optimizer, run: Run, *, steps: int, batch_size: int, clip: Mapping[str, float] | None = None
+    ):
         self.method, self.optimizer, self.run, self.steps, self.batch_size = method, optimizer, run, steps, batch_size
         self.step, self.loss, self.figures = 0, float("nan"), {}
         self.spent, self.began = 0.0, time.perf_counter()
+        self.clip = _checked_clip(method, clip or {})
 
     def seconds(self) -> float:
         """Time spent in this run, what was spent before it was resumed included."""
@@ -86,6 +89,8 @@ def fit(
     lr: float,
     weight_decay: float = 0.05,
     warmup: int = 0,
+    schedule: Callable[..., float] = warmup_cosine,
+    clip: Mapping[str, float] | None = None,
     optimizer: Callable[..., torch.optim.Optimizer] = ADAMW,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -99,9 +104,10 @@ def fit(
     """Train ``method`` on ``data`` for ``steps``, or ``epochs``, and return the `Run`.
 
     ``batch_size`` counts images, joined over all processes. ``lr`` is the peak as used (see `scale_lr`): linear over
-    ``warmup`` steps, then half a cosine to zero. ``optimizer(groups, lr=lr)`` gets the method's parameter groups, with
-    ``weight_decay`` on matrices only. ``half=True`` computes in bfloat16 on a GPU (float16 with loss scaling where the
-    GPU has no bfloat16), never on a CPU. With a ``folder`` the run is recorded there, checkpointed every
+    ``warmup`` steps, then half a cosine to zero, or what ``schedule(step, steps=…, warmup=…)`` makes of it. ``clip`` bounds the norm
+    of the gradient of parts of the method, by name: ``{"backbone.stem": 0.1}``; "" is all of it. ``optimizer(groups, lr=lr)``
+    gets the method's parameter groups, with ``weight_decay`` on matrices only. ``half=True`` computes in bfloat16 on a GPU (float16
+    with loss scaling where the GPU has no bfloat16), never on a CPU. With a ``folder`` the run is recorded there, checkpointed every
     ``checkpoint_every`` steps, and **goes on from the last checkpoint** if there is one; a resumed run ends with the
     weights of an uninterrupted one, bit for bit on one machine. ``stop_after`` ends early on the same schedule.
 
@@ -114,7 +120,8 @@ def fit(
         keep_memory()
     method.to(device).train()
     main = distributed.rank() == 0
-    loop = Loop(method, optimizer(method.param_groups(weight_decay), lr=lr), Run(folder if main else None), steps=steps, batch_size=batch_size)
+    run = Run(folder if main else None)
+    loop = Loop(method, optimizer(method.param_groups(weight_decay), lr=lr), run, steps=steps, batch_size=batch_size, clip=clip)
     settings = {"steps": steps, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "seed": seed}
     loop.run.config = {**(config or {}), "fit": settings, "landmarks": method.landmarks(batch_size)}
     loop.use_half(device, half)
@@ -132,7 +139,7 @@ def fit(
                 loop.step = step
                 torch.manual_seed(seed_of("model", seed, step))  # drop path: a function of (seed, step), too
                 for group in loop.optimizer.param_groups:
-                    group["lr"] = lr * warmup_cosine(step, steps=steps, warmup=warmup) * group.get("lr_scale", 1.0)
+                    group["lr"] = lr * schedule(step, steps=steps, warmup=warmup) * group.get("lr_scale", 1.0)
                 ids = batch_ids(len(data), batch_size, seed=seed, step=step)
                 batch = make_batch(data, method.recipe, ids, seed=seed, step=step, device=device)
                 take_step(loop, model, batch, looking)
@@ -169,6 +176,8 @@ def take_step(loop: Loop, model: torch.nn.Module, batch: Batch, looking: Sequenc
     loop.scaler.scale(loss).backward()
     loop.scaler.unscale_(loop.optimizer)
     _notify(looking, "after_backward", loop)
+    for part, norm in loop.clip.items():
+        torch.nn.utils.clip_grad_norm_(loop.method.get_submodule(part).parameters(), norm)
     loop.scaler.step(loop.optimizer)
     loop.scaler.update()
     loop.method.after_step(progress)
@@ -209,3 +218,12 @@ def _checked_steps(data, steps, epochs, batch_size, lr, folder, checkpoint_every
     if steps < 1:
         raise ValueError(f"steps={steps}: train for at least one.")
     return steps
+
+
+def _checked_clip(method: Method, clip: Mapping[str, float]) -> Mapping[str, float]:
+    for part, norm in clip.items():
+        if part not in dict(method.named_modules()):
+            raise ValueError(f"clip: {type(method).__name__} has no part called {part!r}; name one, such as 'backbone', or '' for all of it.")
+        if not norm >= 0:
+            raise ValueError(f"clip: the norm of {part!r} must not be negative, and is {norm}.")
+    return clip

@@ -1,18 +1,27 @@
-"""Instruments: is the representation collapsing, and where did a number stop being finite?"""
+"""Instruments: is the representation collapsing, where does training become unstable, and where did a number stop being finite?"""
 from __future__ import annotations
 
+import math
 from functools import partial
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from minivit import series
 from minivit.augment import Batch
+from minivit.callbacks import Callback
 from minivit.layers.block import Block
 from minivit.methods.base import Method, spread
 from minivit.models.swin import SwinBlock
+from minivit.runs import Run
+
+if TYPE_CHECKING:
+    from minivit.engine import Loop
 
 
 @torch.no_grad()
@@ -35,6 +44,99 @@ def collapse_report(z: Float[Tensor, "images dim"]) -> dict[str, float]:
     uniformity = torch.pdist(unit[:2000]).square().mul(-2).exp().mean().log()
     figures = {"spread": spread(z), "mean_cosine": mean_cosine, "effective_rank": rank, "uniformity": uniformity}
     return {name: float(value) for name, value in figures.items()}
+
+
+class GradientMonitor(Callback):
+    """Each layer's gradient, every step, as the loss gave it (before any clipping); and how well the optimizer knew its size.
+
+    Logged for each layer: ``grad/LAYER``, ‖g‖₂; ``grad_max/LAYER``, max |g|; and, where the optimizer keeps Adam's second moment v,
+    ``rms/LAYER`` = √mean(g² / max(v̂, ε²)), v̂ with this step's g in it and bias-corrected: about 1, and far above where g has outgrown
+    v̂ and the update is too large. There g is what the optimizer was given. A layer is the stem, a block, another part of the
+    backbone, or a head (`layer_of`); `logged` reads them back. Norms of all tensors are fused, and one transfer a step brings them from the device.
+    Source: Chen, Xie & He 2021 (MoCo v3), §4 (which norm is not said); RMS: Wortsman et al. 2023, "Stable and low-precision training".
+    """
+
+    def on_start(self, loop: Loop) -> None:
+        self.trained = [(layer_of(name), p) for name, p in loop.method.named_parameters() if p.requires_grad]
+        self.group = {p: group for group in loop.optimizer.param_groups for p in group["params"]}
+
+    def after_backward(self, loop: Loop) -> None:
+        self.moved = [(layer, p) for layer, p in self.trained if p.grad is not None]
+        gradients = [p.grad for _, p in self.moved]
+        self.norms = [*torch._foreach_norm(gradients), *torch._foreach_norm(gradients, math.inf)]
+
+    def after_step(self, loop: Loop) -> None:
+        parameters = [p for _, p in self.moved]
+        figures = torch.stack(self.norms + self.update_norms(parameters, loop.optimizer)).view(-1, len(parameters)).tolist()
+        layers: dict[str, list[list[float]]] = {}
+        for (layer, p), *values in zip(self.moved, *figures, strict=True):
+            layers.setdefault(layer, []).append([p.numel(), *values])
+        for layer, rows in layers.items():
+            sizes, norms, largest, *updates = zip(*rows, strict=True)
+            found = {"grad": math.hypot(*norms), "grad_max": max(largest)}
+            if updates:
+                found["rms"] = math.hypot(*updates[0]) / math.sqrt(sum(sizes))
+            loop.run.log(loop.step, **{f"{name}/{layer}": float(f"{value:.5g}") for name, value in found.items()})
+
+    def update_norms(self, parameters: list[Tensor], optimizer: torch.optim.Optimizer) -> list[Tensor]:
+        """‖g / max(√v̂, ε)‖ of each tensor; nothing where the optimizer keeps no second moment."""
+        states = [optimizer.state.get(p, {}) for p in parameters]
+        if not all("exp_avg_sq" in state for state in states):
+            return []
+        groups = [self.group[p] for p in parameters]
+        corrections = [1 - group["betas"][1] ** float(state["step"]) for group, state in zip(groups, states, strict=True)]
+        roots = torch._foreach_sqrt(torch._foreach_div([state["exp_avg_sq"] for state in states], corrections))
+        roots = torch._foreach_clamp_min(roots, [group["eps"] for group in groups])
+        return list(torch._foreach_norm(torch._foreach_div([p.grad for p in parameters], roots)))
+
+
+def layer_of(parameter: str) -> str:
+    """The layer to which a parameter of a method belongs: "backbone.blocks.2.mlp.0.weight" → "block2", "projector.0.weight" → "projector"."""
+    first, *inner = parameter.split(".")
+    if first != "backbone":
+        return first
+    return inner[0].removesuffix("s") + inner[1] if inner[1:] and inner[1].isdigit() else inner[0]
+
+
+def logged(run: Run, figure: str) -> dict[str, np.ndarray]:
+    """What a `GradientMonitor` logged, "grad", "grad_max" or "rms", in forward order: layer → array over steps."""
+    names = dict.fromkeys(name for line in run.metrics for name in line if name.startswith(f"{figure}/"))
+    return {name.removeprefix(f"{figure}/"): np.array(run.history(name)[1]) for name in names}
+
+
+def stability_report(run: Run, *, warmup: int = 0) -> dict[str, float | None]:
+    """What a `GradientMonitor` saw in a run, in figures. The steps of the warm-up do not count, but for the last of all. None: cannot be told.
+
+    Of each layer: ``ratio_L``, the largest ‖g‖₂ over its running median; ``ratio_max_L``, the same of max |g|; ``rms_L``, the largest RMS;
+    ``spikes_L``, the number of `series.spikes` of ‖g‖₂. ``loss_spikes``; ``preceded``, the share of these with an RMS of the first layer of
+    2.3 or more in the 8 steps before, and ``preceded_chance``, that of all steps. ``lead``, in 500 steps or more: how many steps ‖g‖₂ of the
+    first layer is ahead of the last block's. Where `DenseKNN` looked on, ``knn_dips``; ``dips_preceded``, the share of these with a spike of
+    the first layer since the measurement before the last one, and ``dips_chance``, that of all steps. The 2.3 and the 8 are Wortsman et al.'s (2023).
+    """
+    loss = np.array(run.history("loss")[1])
+    warmup = min(warmup, len(loss) - 1)
+    norms, rms = logged(run, "grad"), {layer: x[warmup:] for layer, x in logged(run, "rms").items()}
+    if not norms:
+        raise ValueError("this run's log has no gradients: train it with callbacks=[GradientMonitor()].")
+    ratios = {layer: series.over_median(x)[warmup:] for layer, x in norms.items()}
+    report: dict[str, float | None] = {f"ratio_{layer}": x.max() for layer, x in ratios.items()}
+    report |= {f"ratio_max_{layer}": series.over_median(x)[warmup:].max() for layer, x in logged(run, "grad_max").items()}
+    report |= {f"rms_{layer}": x.max() for layer, x in rms.items()}
+    report |= {f"spikes_{layer}": (series.spikes(x) >= warmup).sum() for layer, x in norms.items()}
+    jumps, steps = series.loss_spikes(loss), len(loss) - warmup
+    report["loss_spikes"] = (jumps >= warmup).sum()
+    depth = [layer for layer in ratios if layer == "stem" or layer[-1].isdigit()]
+    if depth and depth[0] in rms:
+        late = np.flatnonzero(rms[depth[0]] >= 2.3)
+        report["preceded"], report["preceded_chance"] = series.preceded(jumps[jumps >= warmup] - warmup, late, steps=steps, within=8)
+    if depth and steps >= 500:
+        report["lead"] = series.lead(ratios[depth[0]], ratios[depth[-1]]).steps
+    looks, knn = (np.array(values) for values in run.history("knn"))
+    if depth and len(looks) > 1:
+        dips, peaks = looks[series.dips(knn)], series.spikes(norms[depth[0]])
+        report["knn_dips"] = len(dips)
+        report["dips_preceded"], report["dips_chance"] = series.preceded(dips, peaks, steps=len(loss), within=2 * int(looks[1] - looks[0]))
+    return {name: value if value is None else round(float(value), 4) for name, value in report.items()}
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""LARS and LAMB; learning rates: scaling rules and the warm-up + cosine schedule; parameter groups."""
+"""LARS, LAMB and StableAdamW; learning rates: scaling rules, and what follows the warm-up; parameter groups."""
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -7,13 +7,13 @@ import torch
 
 from minivit.methods.base import param_groups
 
-__all__ = ["ADAMW", "LAMB", "LARS", "param_groups", "scale_lr", "warmup_cosine"]
+__all__ = ["ADAMW", "LAMB", "LARS", "StableAdamW", "param_groups", "scale_lr", "warmup_constant", "warmup_cosine"]
 
 ADAMW = partial(torch.optim.AdamW, fused=True)  # all in one pass over the weights: a quarter of the time
 
 
 class LayerWise(torch.optim.Optimizer):
-    """What LARS and LAMB share: every tensor with a gradient is moved by itself, by `move`."""
+    """What our optimizers share: every tensor with a gradient is moved by itself, by `move`."""
 
     def __init__(self, params: Iterable, **settings: float | bool | tuple[float, float]):
         for name, value in settings.items():
@@ -23,6 +23,15 @@ class LayerWise(torch.optim.Optimizer):
 
     def move(self, w: torch.Tensor, group: dict) -> None:
         raise NotImplementedError
+
+    def moments(self, w: torch.Tensor, betas: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adam's running means of g and of g², this step's g included, each with its bias correction: m̂ and v̂."""
+        state, (beta1, beta2) = self.state[w], betas
+        state.setdefault("step", torch.zeros(())).add_(1)
+        m = state.setdefault("exp_avg", torch.zeros_like(w)).lerp_(w.grad, 1 - beta1)
+        v = state.setdefault("exp_avg_sq", torch.zeros_like(w)).mul_(beta2).addcmul_(w.grad, w.grad, value=1 - beta2)
+        steps = state["step"].item()
+        return m / (1 - beta1**steps), v / (1 - beta2**steps)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -92,16 +101,33 @@ class LAMB(LayerWise):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def move(self, w: torch.Tensor, group: dict) -> None:
-        state, (beta1, beta2) = self.state[w], group["betas"]
-        state.setdefault("step", torch.zeros(())).add_(1)
-        m = state.setdefault("exp_avg", torch.zeros_like(w)).lerp_(w.grad, 1 - beta1)
-        v = state.setdefault("exp_avg_sq", torch.zeros_like(w)).mul_(beta2).addcmul_(w.grad, w.grad, value=1 - beta2)
-        steps = state["step"].item()
-        update = m / (1 - beta1**steps) / ((v / (1 - beta2**steps)).sqrt() + group["eps"])
+        m, v = self.moments(w, group["betas"])
+        update = m / (v.sqrt() + group["eps"])
         if w.ndim > 1:
             update += group["weight_decay"] * w
             update *= trust_ratio(w, update)
         w.sub_(update, alpha=group["lr"])
+
+
+class StableAdamW(LayerWise):
+    """AdamW that shortens a tensor's step when its second moment is out of date: update clipping.
+
+    Of every tensor: m̂ and v̂ as in Adam; RMS = √mean(g² / max(v̂, ε²)), near 1 while v̂ knows how large g is and far above when g has
+    suddenly grown; w ← w − lr / max(1, RMS) · (m̂ / (√v̂ + ε) + wd·w). While no RMS exceeds 1 it is AdamW.
+    Source: Wortsman et al. 2023, "Stable and low-precision training", after Adafactor. A code in use divides by min(1, RMS): it
+    lengthens the short steps and never shortens a long one.
+    """
+
+    def __init__(
+        self, params: Iterable, lr: float, *, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-6, weight_decay: float = 0.0
+    ):
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def move(self, w: torch.Tensor, group: dict) -> None:
+        m, v = self.moments(w, group["betas"])
+        rms = (w.grad.square() / v.clamp(min=group["eps"] ** 2)).mean().sqrt()
+        update = m / (v.sqrt() + group["eps"]) + group["weight_decay"] * w
+        w.sub_(group["lr"] / rms.clamp(min=1) * update)
 
 
 def scale_lr(base: float, batch_size: int, *, rule: str = "linear") -> float:
@@ -123,3 +149,8 @@ def warmup_cosine(step: int, *, steps: int, warmup: int = 0) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def warmup_constant(step: int, *, steps: int, warmup: int = 0) -> float:
+    """As `warmup_cosine`, but the peak stays to the end: where steps are to be compared with each other, as in the study of instability."""
+    return min(1.0, (step + 1) / max(warmup, 1))

@@ -18,7 +18,7 @@ from minivit.layers.heads import HEADS, predictor, projector, width
 from minivit.layers.norm import set_batch_norm
 from minivit.methods import METHODS, Method, Supervised
 from minivit.models import create_model
-from minivit.optim import ADAMW, LAMB, LARS
+from minivit.optim import ADAMW, LAMB, LARS, StableAdamW, warmup_constant, warmup_cosine
 from minivit.protocols import Subject, check, further_figures, in_words
 from minivit.runs import Run
 from minivit.transfer import NESTEROV, classifier_accuracy
@@ -27,7 +27,9 @@ LOSSES = {loss.__name__: loss for loss in (losses.nt_xent, losses.info_nce, loss
 OPTIMIZERS = {
     "adamw": ADAMW, "sgd": NESTEROV, "sgd_plain": partial(torch.optim.SGD, momentum=0.9),
     "lars_simclr": partial(LARS, lr_in_buffer=True), "lars": LARS, "lamb": LAMB,
+    "stable_adamw": StableAdamW,
 }  # fmt: skip
+SCHEDULES = {"cosine": warmup_cosine, "constant": warmup_constant}  # after the warm-up
 
 
 def _find(table: dict[str, Any], name: Any, what: str) -> Any:
@@ -50,8 +52,11 @@ class Preset:
     steps: int | None = None
     epochs: float | None = None
     warmup: int = 0  # steps
+    schedule: str = "cosine"
     weight_decay: float = 0.05
     optimizer: str = "adamw"
+    optimizer_args: dict[str, Any] = field(default_factory=dict)
+    clip: dict[str, float] = field(default_factory=dict)  # largest norm of the gradient of parts of the method: {"backbone.stem": 0.1}
     view: str = "simclr"  # a recipe in minivit.augment
     view_args: dict[str, Any] = field(default_factory=dict)
     mean: float | tuple[float, ...] = 0.5  # normalisation, of all channels or of each
@@ -70,6 +75,7 @@ class Preset:
         _find(METHODS, self.method, "method")
         _find(HEADS, self.head, "head")
         _find(OPTIMIZERS, self.optimizer, "optimizer")
+        _find(SCHEDULES, self.schedule, "schedule")
         if "loss" in self.method_args:
             _find(LOSSES, self.method_args["loss"].get("name"), "loss")
 
@@ -106,8 +112,10 @@ class Preset:
     def fit(self, train: ImageData, *, seed: int = 0, method: Method | None = None, **options: Any) -> tuple[Method, Run]:
         """Build (unless given) and train; ``options`` go to `fit`."""
         method = method or self.build(len(train.classes), seed)
-        settings: dict[str, Any] = {name: getattr(self, name) for name in ("steps", "epochs", "batch_size", "lr", "warmup", "weight_decay")}
-        settings |= {"optimizer": OPTIMIZERS[self.optimizer], "seed": seed, "config": self.config(train)}
+        settings: dict[str, Any] = {name: getattr(self, name) for name in ("steps", "epochs", "batch_size", "lr", "warmup", "weight_decay", "clip")}
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in self.optimizer_args.items()}  # TOML has no tuples
+        settings |= {"optimizer": partial(OPTIMIZERS[self.optimizer], **given), "schedule": SCHEDULES[self.schedule]}
+        settings |= {"seed": seed, "config": self.config(train)}
         run = fit(method, self.labelled(train, seed), **settings, **options)
         return method, run
 
@@ -250,6 +258,11 @@ PRESETS = {
     "moco_v2/pocket_copy": replace(V2, steps=80, method_args={**V2.method_args, "queue_size": 3584, "momentum": 0.0}),
     "moco_v3/pocket": V3,
     "moco_v3/pocket_live": replace(V3, steps=250),
+    # Chapter 08: a rate at which 64 tokens become unstable, and no schedule that would calm them.
+    "moco_v3/pocket_instability": replace(
+        V3, model="vit_pocket_patch4", model_args={"dim": 64, "depth": 4}, steps=120, batch_size=256, lr=1e-2, weight_decay=0.1,
+        schedule="constant", method_args={"temperature": 0.2, "momentum": 0.9, "ramp": False},
+    ),
     # m₀ by the paper's relative lag: at 0.9 keys are 9 of 14,000 steps behind, at its 0.99 99 of 94,000.
     "moco_v3/cifar10_cpu": replace(
         V3, data="cifar10", view="moco_v3", view_args={"min_area": 0.2}, steps=14_000, lr=1.5e-3, warmup=200, model_args=CPU.model_args,
@@ -270,6 +283,11 @@ PRESETS = {
         GPU, method="moco_v3", model="vit_pocket_conv8", model_args={"patch": 4, "dim": 256, "depth": 7, "heads": 4}, view="moco_v3",
         view_args={"min_area": 0.2}, head="moco_v3_vit", head_args={"hidden_dim": 2048}, predictor_args={"hidden_dim": 2048},
         method_args={"temperature": 0.2, "momentum": 0.99},
+    ),
+    "moco_v3/cifar10_instability": replace(
+        GPU, method="moco_v3", model="vit_pocket_patch4", model_args={"dim": 256, "depth": 7, "heads": 4}, view="moco_v3", lr=4e-3,
+        view_args={"min_area": 0.2}, head="moco_v3_vit", head_args={"hidden_dim": 2048}, predictor_args={"hidden_dim": 2048},
+        weight_decay=0.1, schedule="constant", method_args={"temperature": 0.2, "momentum": 0.99, "ramp": False},
     ),
     # The official ImageNet recipes, with the peak rate as used; where ours differ: norms, biases and tokens are not decayed, v1's two steps of the
     # learning rate are a cosine, and rates change with every step. v1 and v2 want 8 processes (or groups=8): 60.6 and 67.5 %.

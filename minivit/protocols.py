@@ -10,6 +10,7 @@ from minivit.augment import Recipe, View
 from minivit.augment.geometry import HorizontalFlip, RandomResizedCrop
 from minivit.datasets import ImageData
 from minivit.evaluate import evaluating, extract_features, judge, linear_probe, raw_pixels
+from minivit.layers.attention import Attention
 from minivit.methods import Method
 from minivit.transfer import fine_tune, sgd_probe
 
@@ -92,6 +93,22 @@ def fine_tuning(subject: Subject, *, labels: int | None = None, **options: Any) 
     return {name + suffix: fine_tune(backbone, train, subject.test, **options) for name, backbone in starts.items()}
 
 
+def attention_logits(subject: Subject) -> Figures:
+    largest = []
+
+    def look(module: Attention, inputs: tuple[Tensor]) -> None:
+        q, k, _ = module.split_heads(inputs[0])
+        largest.append((q @ k.mT / q.shape[-1] ** 0.5).abs().max())
+
+    handles = [part.register_forward_pre_hook(look) for part in subject.method.backbone.modules() if isinstance(part, Attention)]
+    try:
+        subject.features(subject.h, subject.test)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {"attention_logit": float(torch.stack(largest).max())}
+
+
 @dataclass(frozen=True)
 class Protocol:
     """A judgement, ``(Subject, **options) -> figures``; in one sentence how its numbers come about; and the names of its options."""
@@ -124,6 +141,7 @@ PROTOCOLS = {
         fine_tuning,
         ("labels", *TRAINING),
     ),
+    "attention_logits": Protocol("attention_logit: the largest |q·k| / √d of any head and block on the test images", attention_logits),
 }
 ALWAYS = "knn: k 20, cosine, weights exp(s/0.1), all training images; probe: logistic regression, l2 1e-3, standardised features, no augmentation"
 
@@ -137,6 +155,8 @@ def check(also: dict[str, dict[str, Any]], method: Method, train: ImageData) -> 
             raise ValueError(f"also: {name} has no option {option!r}; it has {', '.join(PROTOCOLS[name].options) or 'none'}.")
         if name in ("projection", "quarter_turns") and not hasattr(method, "projector"):
             raise ValueError(f"also: {name} judges a projection, which {type(method).__name__} does not have.")
+        if name == "attention_logits" and not any(isinstance(part, Attention) for part in method.backbone.modules()):
+            raise ValueError(f"also: {name} looks at attention, which this backbone does not have.")
         for absent in set(options.get("classes") or ()) - set(train.classes):
             raise ValueError(f"also: {name} asks for the class {absent!r}; {train.name} has {', '.join(train.classes)}.")
         for count in [*options.get("counts", ()), *filter(None, [options.get("labels")])]:

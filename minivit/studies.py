@@ -16,10 +16,13 @@ import torch
 from tqdm import tqdm
 
 from minivit.augment import generator_of
-from minivit.presets import preset, train_and_judge
+from minivit.callbacks import Callback, DenseKNN
+from minivit.monitor import GradientMonitor, stability_report
+from minivit.presets import Preset, preset, train_and_judge
 from minivit.runs import Run, environment, write_atomic
 
 Numbers = Sequence[float] | np.ndarray
+WATCH = {"gradients": False, "knn_every": 0, "keep": ()}  # what a plan's ``watch`` may ask for
 
 
 def read_study(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -39,9 +42,13 @@ def sweep(folder: str | Path, *, workers: int = 2) -> list[dict[str, Any]]:
     search, one draw for each seed (see `draw`). Workers are processes of one thread each, so a run gives the same bits
     whatever runs beside it. A run whose loss is not finite is recorded as ``diverged``, a result like others. A run that
     fails otherwise is recorded with its error and tried again next time; the others go on.
+    ``watch`` in the plan says what to look at in every run (`watched`).
     """
     folder = Path(folder)
     plan, runs = read_study(folder)
+    watch = {**WATCH, **plan.get("watch", {})}
+    for unknown in set(watch) - set(WATCH):
+        raise ValueError(f"{folder / 'study.toml'}: watch has no {unknown!r}; it has {', '.join(WATCH)}.")
     done = {(run["cell"], run["seed"]) for run in runs if "error" not in run}
     todo = [(cell, seed) for seed in plan["seeds"] for cell in plan["cells"] if (cell, seed) not in done]
     for settings in plan["cells"].values():
@@ -51,7 +58,7 @@ def sweep(folder: str | Path, *, workers: int = 2) -> list[dict[str, Any]]:
         ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool,
         open(folder / "runs.jsonl", "a") as log,
     ):
-        jobs = [pool.submit(_trial, cell, plan["cells"][cell], seed) for cell, seed in todo]
+        jobs = [pool.submit(_trial, cell, plan["cells"][cell], seed, watch) for cell, seed in todo]
         for job in tqdm(as_completed(jobs), total=len(jobs), desc=folder.name, unit="run"):
             runs.append(job.result())
             log.write(json.dumps(runs[-1]) + "\n")
@@ -80,15 +87,17 @@ def draw(search: Mapping[str, Sequence[float]], seed: int) -> dict[str, float]:
 
 
 def values(runs: list[dict[str, Any]], cell: str, figure: str) -> list[float]:
-    """One figure of one cell over its seeds, in the order of the seeds; NaN where the run diverged.
+    """One figure of one cell over its seeds, in the order of the seeds; NaN where the run diverged or has none to tell (null).
 
-    "accuracy" is a final figure, "last_10.accuracy" one of the last training steps; "near_best.accuracy" is `near_best` of the final ones.
+    "accuracy" is a final figure, "last_10.accuracy" one of the last training steps, "monitor.ratio_stem" one of the `stability_report`;
+    "near_best.accuracy" is `near_best` of the final ones.
     """
     block, _, name = figure.rpartition(".")
     if block == "near_best":
         return near_best(values(runs, cell, name)).tolist()
     good = [run for run in runs if run["cell"] == cell and "error" not in run]
-    return [math.nan if "diverged" in run else run[block or "final"][name] for run in sorted(good, key=lambda run: run["seed"])]
+    found = [None if "diverged" in run else run[block or "final"][name] for run in sorted(good, key=lambda run: run["seed"])]
+    return [math.nan if value is None else value for value in found]
 
 
 def behind_best(scores: Numbers) -> np.ndarray:
@@ -126,9 +135,22 @@ def edf_band(
     return low, high
 
 
+def watchers(chosen: Preset, watch: dict[str, Any]) -> list[Callback]:
+    """What looks on while a run of the study trains: ``gradients = true`` a `GradientMonitor`, ``knn_every = 20`` a `DenseKNN`."""
+    looking: list[Callback] = [GradientMonitor()] if watch["gradients"] else []
+    return looking + ([DenseKNN(*chosen.load(), every=watch["knn_every"])] if watch["knn_every"] else [])
+
+
+def watched(run: Run, chosen: Preset, watch: dict[str, Any]) -> dict[str, Any]:
+    """What they saw: the `stability_report` as ``monitor``; as ``series`` every value of the figures that ``keep`` names: "grad/stem", "knn", …"""
+    kept = {name: [float(f"{value:.4g}") for value in run.history(name)[1]] for name in watch["keep"]}
+    seen: dict[str, Any] = {"series": kept} if kept else {}
+    return seen | ({"monitor": stability_report(run, warmup=chosen.warmup)} if watch["gradients"] else {})
+
+
 def last_figures(run: Run, count: int = 10) -> dict[str, float]:
-    """The mean of every logged training figure over the last steps: contrastive accuracy, spread, …"""
-    names = [name for name in run.metrics[0] if name not in ("step", "knn")]
+    """The mean of every logged training figure over the last steps: contrastive accuracy, spread, … Not those of single layers."""
+    names = [name for name in run.metrics[0] if name not in ("step", "knn") and "/" not in name]
     return {name: round(mean(run.history(name)[1][-count:]), 4) for name in names}
 
 
@@ -137,16 +159,17 @@ def _one_thread() -> None:
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # the sweep's own bar is enough
 
 
-def _trial(cell: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
+def _trial(cell: str, settings: dict[str, Any], seed: int, watch: dict[str, Any]) -> dict[str, Any]:
     settings = dict(settings)
     drawn = draw(settings.pop("search", {}), seed)
     began = time.perf_counter()
     try:
         chosen = preset(settings.pop("preset"), **{**settings, **drawn})
-        _, run = train_and_judge(chosen, seed=seed)
+        _, run = train_and_judge(chosen, seed=seed, callbacks=watchers(chosen, watch))
         steps, losses = run.history("loss")
         curve = [round(loss, 4) for step, loss in zip(steps, losses, strict=True) if step % 10 == 0 or step == steps[-1]]
         outcome = {"final": run.card["final"], "last_10": last_figures(run), "loss_every_10": curve, "data": run.config["data"]}
+        outcome |= watched(run, chosen, watch)
     except FloatingPointError as error:
         outcome = {"diverged": str(error)}
     except Exception as error:

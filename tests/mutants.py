@@ -3,6 +3,8 @@
 A mutant is a piece of source text and its replacement in one function or class. To add one, add a line to `MUTANTS`.
 """
 
+import __future__
+
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
@@ -13,19 +15,22 @@ from types import FunctionType
 
 import test_augment
 import test_conv_stem
+import test_engine
 import test_evaluate
 import test_layers
 import test_losses
 import test_methods
 import test_moco
 import test_models
+import test_monitor
 import test_optim
+import test_series
 import test_swin
 import test_transfer
 import torch
 from torch import nn
 
-from minivit import augment, costs, evaluate, losses, monitor, optim, presets, protocols, studies, weights
+from minivit import augment, costs, engine, evaluate, losses, monitor, optim, presets, protocols, series, studies, weights
 from minivit.layers import attention, block, norm, position, stems, window
 from minivit.methods import base, moco, moco_v3, simclr, supervised
 from minivit.models import early_convs, resnet, swin, vit
@@ -41,7 +46,8 @@ def mutate(target: FunctionType | type, old: str, new: str) -> Iterator[None]:
     source = textwrap.dedent(inspect.getsource(inspect.unwrap(target)))
     assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times in {target.__qualname__}, not once"
     namespace = dict(vars(inspect.getmodule(inspect.unwrap(target))))
-    exec(compile(source.replace(old, new), f"<mutant of {target.__qualname__}>", "exec"), namespace)
+    # annotations stay text: some name what only type checkers import
+    exec(compile(source.replace(old, new), f"<mutant of {target.__qualname__}>", "exec", __future__.annotations.compiler_flag), namespace)
     mutants = functions(namespace[target.__name__])
     pairs = [(original, mutants[name]) for name, original in functions(target).items() if name in mutants]
     kept = [original.__code__ for original, _ in pairs]
@@ -76,6 +82,7 @@ vit_parity = test_models.test_vit_equals_torchvision
 jitter = test_augment.test_jitter_equals_torchvision_in_each_images_order
 swin_parity = {version: partial(test_swin.test_swin_equals_torchvision, version, (24, 40)) for version in (1, 2)}
 swin_loop = partial(test_swin.test_shift_and_mask_equal_a_loop_over_neighbours, "cosine", 4)
+rms_by_hand = partial(test_monitor.test_norms_and_rms_of_each_layer_are_those_worked_by_hand, optim.LAMB, 0.999, 1e-6)
 simclr_parity = partial(test_methods.test_simclr_is_backbone_projector_and_loss, "resnet_pocket")
 
 MUTANTS = {
@@ -455,7 +462,7 @@ MUTANTS = {
         block.Block, "NORMS[norms[0]](dim)", "NORMS[norms[1]](dim)", test_models.test_vit_bn_has_pytorchs_batch_norm_where_it_says
     ),
     "LAMB forgets its bias correction": Mutant(
-        optim.LAMB, "m / (1 - beta1**steps)", "m", partial(test_optim.test_lamb_equals_the_algorithm, "random")
+        optim.LayerWise, "m / (1 - beta1**steps)", "m", partial(test_optim.test_lamb_equals_the_algorithm, "random")
     ),
     "LAMB decays after its ratio": Mutant(
         optim.LAMB, 'update += group["weight_decay"] * w', "pass", partial(test_optim.test_lamb_equals_the_algorithm, "random")
@@ -611,5 +618,79 @@ MUTANTS = {
         'generator_of("search", name, seed)',
         'generator_of("search", seed)',
         test_conv_stem.test_draws_are_log_uniform_and_take_the_same_place_in_every_interval,
+    ),
+    # instability
+    "StableAdamW's clip is inverted, as in a published code": Mutant(
+        optim.StableAdamW, "rms.clamp(min=1)", "rms.clamp(max=1)", test_optim.test_stable_adamw_equals_its_algorithm
+    ),
+    "StableAdamW's clip leaves the decay alone": Mutant(
+        optim.StableAdamW,
+        'w.sub_(group["lr"] / rms.clamp(min=1) * update)',
+        'w.sub_(group["lr"] * (update + (1 / rms.clamp(min=1) - 1) * (update - group["weight_decay"] * w)))',
+        test_optim.test_stable_adamw_equals_its_algorithm,
+    ),
+    "StableAdamW's ε stands outside the square": Mutant(
+        optim.StableAdamW, 'clamp(min=group["eps"] ** 2)', 'clamp(min=group["eps"])', test_optim.test_stable_adamw_equals_its_algorithm
+    ),
+    "the constant schedule has no warm-up": Mutant(
+        optim.warmup_constant, "(step + 1) / max(warmup, 1)", "1.0", test_optim.test_the_constant_schedule_is_the_cosines_warm_up_and_then_one
+    ),
+    "nothing is clipped": Mutant(
+        engine.take_step,
+        "torch.nn.utils.clip_grad_norm_",
+        "(lambda *_: None)",
+        test_engine.test_a_part_whose_gradient_is_clipped_to_nothing_moves_by_decay_alone,
+    ),
+    "gradients are clipped before the monitor looks": Mutant(
+        engine.take_step,
+        "    loop.scaler.unscale_(loop.optimizer)\n",
+        "    loop.scaler.unscale_(loop.optimizer)\n"
+        "    [torch.nn.utils.clip_grad_norm_(loop.method.get_submodule(part).parameters(), norm) for part, norm in loop.clip.items()]\n",
+        test_monitor.test_the_monitor_sees_the_gradient_before_it_is_clipped,
+    ),
+    "one median for the whole run": Mutant(series.running, "x[max(step - window, 0) : max(step, 1)]", "x", test_series.test_a_trend_is_no_spike),
+    "a spike lifts its own yardstick": Mutant(
+        series.running, ": max(step, 1)]", ": step + 1]", test_series.test_the_running_median_is_of_the_steps_before
+    ),
+    "every step above the threshold is an event": Mutant(series.onsets, "> apart]", "> 0]", test_series.test_steps_close_to_each_other_are_one_event),
+    "events are told from the first and not from the last step outside": Mutant(
+        series.onsets,
+        "return steps[np.diff(steps, prepend=-apart - 1) > apart]",
+        "kept = []\n    for step in steps:\n        kept += [step] if not kept or step - kept[-1] > apart else []\n    return np.array(kept)",
+        test_series.test_steps_close_to_each_other_are_one_event,
+    ),
+    "a lead has the wrong sign": Mutant(
+        series.lead, "y[:, middle + k]", "y[:, middle - k]", partial(test_series.test_a_delay_is_found_with_its_sign, 7, 1)
+    ),
+    "an event is its own cause": Mutant(
+        series.preceded, "near[step + 1 : step", "near[step : step", test_series.test_a_cause_comes_before_its_event_and_chance_is_told
+    ),
+    "a run that diverged is left out": Mutant(
+        series.lr_sensitivity,
+        "np.fmin(losses, start)",
+        "np.array([loss for loss in losses if loss < start])",
+        test_series.test_lr_sensitivity_is_the_mean_above_the_best,
+    ),
+    "a band of standard deviations": Mutant(series.band, " / len(rows) ** 0.5", "", test_series.test_events_are_laid_over_each_other),
+    "a layer's norm is the sum of its tensors'": Mutant(
+        monitor.GradientMonitor, '"grad": math.hypot(*norms)', '"grad": sum(norms)', rms_by_hand
+    ),
+    "a layer's RMS is the mean of its tensors'": Mutant(
+        monitor.GradientMonitor,
+        "math.hypot(*updates[0]) / math.sqrt(sum(sizes))",
+        "sum(r / math.sqrt(n) for r, n in zip(updates[0], sizes)) / len(sizes)",
+        rms_by_hand,
+    ),
+    "the RMS forgets the bias correction": Mutant(
+        monitor.GradientMonitor, '1 - group["betas"][1] ** float(state["step"])', "1.0", rms_by_hand
+    ),
+    "the RMS is of the step before": Mutant(
+        monitor.GradientMonitor, 'float(state["step"])', '(float(state["step"]) + 1)', rms_by_hand
+    ),
+    "the warm-up counts": Mutant(
+        monitor.stability_report,
+        "series.over_median(x)[warmup:] for layer, x in norms.items()",
+        "series.over_median(x) for layer, x in norms.items()",
+        test_monitor.test_the_report_of_a_run_worked_by_hand,
     ),
 }

@@ -1,11 +1,12 @@
 """Each kind of bad input gets one clear sentence, before any work is done."""
 import inspect
 
+import numpy as np
 import pytest
 import torch
 
 import minivit
-from minivit import Attention, SimCLR, collapse_report, create_model, fit, info_nce, knn_accuracy, load_data, nt_xent, preset, projector
+from minivit import Attention, SimCLR, collapse_report, create_model, fit, info_nce, knn_accuracy, load_data, nt_xent, preset, projector, series
 from minivit.augment import ColorJitter, RandomResizedCrop
 from minivit.costs import complexity
 from minivit.layers.position import ContinuousPositionBias, resize_table
@@ -35,6 +36,17 @@ CASES = {
     "unknown field of a preset": (lambda: preset("simclr/pocket", learning_rate=1.0), "a preset has no 'learning_rate'; it has method"),
     "unknown loss of a preset": (lambda: preset("simclr/pocket", method_args={"loss": {"name": "nt_logistics"}}), "did you mean nt_logistic"),
     "unknown optimizer of a preset": (lambda: preset("simclr/pocket", optimizer="adam"), "no optimizer is called 'adam'; did you mean adamw"),
+    "unknown schedule of a preset": (lambda: preset("simclr/pocket", schedule="constnat"), "no schedule is called 'constnat'; did you mean constant"),
+    "clipping what is not there": (lambda: clipped(stem=0.1), "SimCLR has no part called 'stem'"),
+    "clipping to less than nothing": (lambda: clipped(backbone=-1.0), "must not be negative, and is -1.0"),
+    "unknown norm of the patch projection": (lambda: create_model("vit_pocket_patch8", patch_norm="ln"), "a patch projection knows 'none', 'bn' and"),
+    "no window": (lambda: series.running(np.ones(3), window=0), "window=0: at least one step"),
+    "a band of one event": (lambda: series.band(np.ones((1, 3))), "two events or more, not 1"),
+    "a lead of too few steps": (lambda: series.lead(np.ones(100), np.ones(100)), "100 steps are too few for two blocks of 50"),
+    "a lead of what never changes": (lambda: series.lead(np.ones(300), np.arange(300.0)), "a series that never changes"),
+    "attention judged where there is none": (
+        lambda: judged(model="resnet_pocket", attention_logits={}), "looks at attention, which this backbone does not have"
+    ),
     "unknown method of a preset": (lambda: preset("simclr/pocket", method="simclear"), "no method is called 'simclear'; did you mean simclr"),
     "unknown judgement": (lambda: judged(probe={}), "no judgement is called 'probe'; there are projection, quarter_turns"),
     "unknown option of a judgement": (lambda: judged(fine_tune={"label": 20}), "fine_tune has no option 'label'; it has labels, epochs"),
@@ -97,9 +109,13 @@ CASES = {
 }
 
 
-def judged(name="simclr/pocket", **also):
+def judged(name="simclr/pocket", model="vit_pocket_conv8", **also):
     """A run that must not begin: its steps would take hours."""
-    return train_and_judge(preset(name, limit=60, batch_size=30, steps=10**6, also=also))
+    return train_and_judge(preset(name, model=model, limit=60, batch_size=30, steps=10**6, also=also))
+
+
+def clipped(**clip):
+    return fit(pocket(), DATA, steps=1, batch_size=8, lr=0.1, clip=clip)
 
 
 def two_labelled():

@@ -5,7 +5,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from bench import augment, import_time, knn, moco_v3_step, nt_xent, pairs, simclr_step, swin_memory, swin_step, vit_step
+from bench import augment, import_time, knn, moco_v3_step, monitors, nt_xent, pairs, simclr_step, swin_memory, swin_step, vit_step
 from bench.__main__ import COMPARISONS
 from minivit.__main__ import main
 
@@ -17,6 +17,7 @@ TINY = {
     nt_xent: {"batch": 11, "dim": 13, "rounds": 2, "repeats": 1},
     simclr_step: {"images": 5, "dim": 12, "depth": 1, "heads": 3, "rounds": 2},
     moco_v3_step: {"images": 5, "large_images": 5, "large_image": 32, "hidden_dim": 11, "rounds": 2, "dim": 24, "depth": 1},
+    monitors: {"images": 20, "rounds": 2, "model_args": {"dim": 8, "depth": 1}},
 }
 PEERS = {
     vit_step: ["torchvision"],
@@ -26,6 +27,7 @@ PEERS = {
     nt_xent: ["the usual lines", "lightly", "pytorch-metric-learning"],
     simclr_step: ["torchvision (v2 uint8, ViT)"],
     moco_v3_step: [moco_v3_step.PEER] * 2,
+    monitors: [monitors.PEER],
 }
 
 

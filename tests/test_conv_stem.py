@@ -172,7 +172,7 @@ def test_a_stem_of_records_is_its_convolutions_one_after_the_other(records, norm
 def test_batch_norm_and_relu_after_patches():
     built, x = randomise(PatchifyBatchNormStem(11, 7)), normal(3, 3, 21, 35)
     patches = F.unfold(x, 7, stride=7).mT @ built.proj.weight.flatten(1).T + built.proj.bias
-    expected = F.batch_norm(rearrange(patches, "b n d -> (b n) d"), None, None, built.bn.weight, built.bn.bias, training=True).relu()
+    expected = F.batch_norm(rearrange(patches, "b n d -> (b n) d"), None, None, built.norm.weight, built.norm.bias, training=True).relu()
     assert_close(built(x), rearrange(expected, "(b n) d -> b n d", b=3), **EXACT)
     for size in ("4gf", "pocket"):
         plain, changed = on_meta(f"vit_p_{size}"), on_meta(f"vit_p_bn_relu_{size}")

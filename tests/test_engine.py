@@ -100,6 +100,26 @@ def test_learning_rate_follows_warmup_and_cosine():
     assert seen == pytest.approx([0.5, 1.0, 1.0, 0.5])
 
 
+def test_another_schedule_takes_the_place_of_the_cosine():
+    from minivit import warmup_constant
+
+    methods = tiny(), tiny(), tiny()
+    fit(methods[0], DATA, **settings(steps=4), schedule=warmup_constant)
+    fit(methods[1], DATA, **settings(steps=4), schedule=lambda step, steps, warmup: (0.5, 1, 1, 1)[step])
+    fit(methods[2], DATA, **settings(steps=4))
+    assert same(weights(methods[0]), weights(methods[1])) and not same(weights(methods[0]), weights(methods[2]))
+
+
+def test_a_part_whose_gradient_is_clipped_to_nothing_moves_by_decay_alone():
+    """AdamW divides a gradient by its own size: only a clip that ε hides is like freezing, and decay goes on."""
+    method = tiny()
+    before = weights(method)
+    fit(method, DATA, **settings(steps=3, warmup=1, lr=0.01, weight_decay=0.1), clip={"backbone.stem": 0.0}, schedule=lambda *_, **__: 1.0)
+    after = weights(method)
+    torch.testing.assert_close(after["backbone.stem.layers.0.weight"], before["backbone.stem.layers.0.weight"] * (1 - 1e-3) ** 3)
+    assert (after["backbone.blocks.0.mlp.0.weight"] - before["backbone.blocks.0.mlp.0.weight"]).abs().max() > 5e-3
+
+
 def test_dense_knn_is_logged_and_leaves_no_trace():
     watched, alone = tiny(), tiny()
     run = fit(watched, DATA, **settings(), callbacks=[DenseKNN(DATA, load_data("shapes", "test", limit=50), every=5)])

@@ -11,7 +11,7 @@ import minivit
 
 ROOT = Path(minivit.__file__).parents[1]
 FLOORS = ["layers", "models", "losses", "augment", "downloads", "folders", "datasets", "methods", "optim", "distributed", "evaluate",
-          "costs", "monitor", "runs", "callbacks", "engine", "transfer", "protocols", "presets", "studies",
+          "costs", "series", "runs", "callbacks", "monitor", "engine", "transfer", "protocols", "presets", "studies",
           "weights", "replay", "doctor", "course", "__main__"]  # fmt: skip
 FILES = sorted((ROOT / "minivit").rglob("*.py"))
 

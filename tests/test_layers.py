@@ -318,6 +318,27 @@ def test_patchify_starts_as_moco_v3_does():
     assert (stem.proj.bias == 0).all()
 
 
+@torch.no_grad()
+def test_a_patch_projection_with_batch_norm_is_the_projection_and_pytorchs():
+    stem, peer, x = randomise(PatchifyStem(11, 7, norm="bn")), nn.BatchNorm2d(11).double(), normal(2, 3, 21, 35)
+    peer.load_state_dict(stem.norm.state_dict())
+    for training in (True, False):
+        assert_close(stem.train(training)(x), peer.train(training)(stem.proj(x)).flatten(2).mT, **EXACT)
+    assert parameters(stem) == parameters(PatchifyStem(11, 7)) + 2 * 11
+
+
+@torch.no_grad()
+def test_a_patch_projection_with_weight_norm_has_length_and_direction_apart():
+    torch.manual_seed(0)
+    stem, x = PatchifyStem(11, 7, norm="weight"), normal(2, 3, 21, 35)
+    torch.manual_seed(0)
+    assert_close(stem.double()(x), PatchifyStem(11, 7).double()(x), rtol=1e-6, atol=1e-6)  # it starts as the one without
+    length, direction = (value for name, value in randomise(stem).state_dict().items() if "original" in name)
+    kernel = torch.stack([g * v / v.square().sum().sqrt() for g, v in zip(length, direction)])
+    assert_close(stem(x), F.conv2d(x, kernel, stem.proj.bias, stride=7).flatten(2).mT, **EXACT)
+    assert parameters(stem) == parameters(PatchifyStem(11, 7)) + 11
+
+
 def test_stems_say_what_they_cannot_do():
     with pytest.raises(ValueError, match="21×36 is not divisible by patch=7"):
         PatchifyStem(11, 7)(torch.zeros(1, 3, 21, 36))

@@ -104,6 +104,15 @@ def test_the_momentum_encoder_has_running_statistics_of_its_own():
     assert torch.equal(slow["bn1.running_var"], kept)
 
 
+def test_a_weight_normed_projection_has_a_momentum_copy_that_follows():
+    method = MoCoV3(create_model("vit_pocket_patch8", patch_norm="weight"), momentum=0.0, ramp=False).double()
+    randomise(method.backbone)
+    method.after_step(0.0)
+    x = batch_of(1).views[0]
+    assert_close(method.momentum_backbone(x), method.backbone(x), rtol=0, atol=0)
+    assert not any(p.requires_grad for p in method.momentum_backbone.parameters())
+
+
 @pytest.mark.parametrize("kind", [MoCo, MoCoV3])
 def test_key_side_starts_as_a_copy_and_never_has_a_gradient(kind):
     method = kind(create_model("vit_pocket_patch8", freeze_patch=True), **({"queue_size": 12} if kind is MoCo else {})).double()

@@ -216,8 +216,17 @@ def test_a_frozen_patch_projection_has_no_gradient():
     model = tiny(freeze_patch=True)
     assert not any(p.requires_grad for p in model.stem.parameters())
     assert all(p.requires_grad for name, p in model.named_parameters() if not name.startswith("stem."))
-    with pytest.raises(ValueError, match="a conv stem is trained"):
-        create_model("vit_pocket_conv8", freeze_patch=True)
+    for setting in ({"freeze_patch": True}, {"patch_norm": "bn"}):
+        with pytest.raises(ValueError, match="other stems are trained"):
+            create_model("vit_pocket_conv8", **setting)
+
+
+@torch.no_grad()
+def test_the_norm_of_the_patch_projection_is_in_the_stem():
+    for norm in ("bn", "weight"):
+        model, x = randomise(tiny(patch_norm=norm)).eval(), normal(2, 3, 28, 28)
+        assert type(model.stem.norm).__name__ == {"bn": "BatchNorm", "weight": "Identity"}[norm]
+        assert model(x).shape == (2, model.dim)
 
 
 @torch.no_grad()

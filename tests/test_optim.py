@@ -1,11 +1,11 @@
-"""LARS and LAMB against their rules written out in NumPy."""
+"""LARS, LAMB and StableAdamW against their rules written out in NumPy; schedules."""
 import numpy as np
 import pytest
 import torch
 from randomise import normal
 from torch import nn
 
-from minivit import LAMB, LARS
+from minivit import LAMB, LARS, StableAdamW, warmup_constant, warmup_cosine
 
 
 def numpy_lars(w, gradients, lrs, *, wd, eta, m, in_buffer):
@@ -119,6 +119,61 @@ def test_lamb_without_ratio_and_decay_is_adam():
 
 
 def test_a_negative_setting_is_refused():
-    for optimizer in (LARS, LAMB):
+    for optimizer in (LARS, LAMB, StableAdamW):
         with pytest.raises(ValueError, match="weight_decay=-1 must not be negative"):
             optimizer([nn.Parameter(normal(3))], lr=0.1, weight_decay=-1)
+
+
+# ---------------------------------------------------------------------------------------------------- StableAdamW
+
+
+def numpy_stable_adamw(w, gradients, lrs, *, wd, beta1, beta2, eps):
+    """One tensor's path, and its RMS at each step (facts/stability.md §1): lr / max(1, RMS) for step and decay alike."""
+    w, m, v, ratios = w.copy(), np.zeros_like(w), np.zeros_like(w), []
+    for t, (g, lr) in enumerate(zip(gradients, lrs, strict=True), start=1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        unbiased = v / (1 - beta2**t)
+        ratios.append(np.sqrt(np.mean(g * g / np.maximum(unbiased, eps**2))))
+        lr = lr / max(1, ratios[-1])
+        w = w - lr * wd * w - lr * (m / (1 - beta1**t)) / (np.sqrt(unbiased) + eps)
+    return w, ratios
+
+
+def stepped(optimizer, weights, gradients, lrs=None):
+    for step in range(len(gradients[0])):
+        optimizer.param_groups[0]["lr"] = lrs[step] if lrs else optimizer.param_groups[0]["lr"]
+        for w, g in zip(weights, gradients, strict=True):
+            w.grad = g[step].clone()
+        optimizer.step()
+    return [w.detach().numpy() for w in weights]
+
+
+def test_stable_adamw_equals_its_algorithm():
+    shapes, lrs, sizes = [(5, 3), (7,), (3, 2, 3, 3)], [0.3, 1.1, 0.2, 0.7, 0.5], [1, 0.1, 5, 1, 30]  # v̂ lags behind at the third and fifth step
+    weights = [nn.Parameter(normal(*shape, seed=i)) for i, shape in enumerate(shapes)]
+    before = [w.detach().numpy().copy() for w in weights]
+    gradients = [[size * normal(*shape, seed=10 * i + step) for step, size in enumerate(sizes)] for i, shape in enumerate(shapes)]
+    found = stepped(StableAdamW(weights, lr=1.0, betas=(0.8, 0.95), eps=0.5, weight_decay=0.03), weights, gradients, lrs)
+    for w, first, g in zip(found, before, gradients, strict=True):
+        expected, ratios = numpy_stable_adamw(first, [x.numpy() for x in g], lrs, wd=0.03, beta1=0.8, beta2=0.95, eps=0.5)
+        assert ratios[1] < 0.5 and ratios[2] > 1.2 and ratios[4] > 1.5
+        np.testing.assert_allclose(w, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_stable_adamw_is_adamw_while_gradients_shrink():
+    ours, peer = (nn.Parameter(normal(7, 3)) for _ in range(2))
+    gradients = [[0.5**step * normal(7, 3).abs() for step in range(5)]]
+    options = {"lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-12, "weight_decay": 0.5}
+    stepped(StableAdamW([ours], **options), [ours], gradients)
+    stepped(torch.optim.AdamW([peer], **options), [peer], gradients)
+    np.testing.assert_allclose(ours.detach().numpy(), peer.detach().numpy(), rtol=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------------- schedules
+
+
+def test_the_constant_schedule_is_the_cosines_warm_up_and_then_one():
+    constant, cosine = ([schedule(step, steps=9, warmup=4) for step in range(9)] for schedule in (warmup_constant, warmup_cosine))
+    assert constant == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1] and cosine[:5] == constant[:5] and max(cosine[5:]) < 1
+    assert warmup_constant(0, steps=9) == warmup_cosine(0, steps=9) == 1

@@ -231,7 +231,7 @@ def test_verdicts():
     assert verdict([0.2, -0.3, 0.25]) == "inconclusive"
     # twice the standard error of [0.0, 0.1, 0.2] is 2 · 0.1 / √3 = 0.115 > 0.1
     assert verdict([0.0, 0.1, 0.2]) == "inconclusive"
-    assert verdict([0.2, 0.3, 0.25, float("nan")]) == "inconclusive"  # a diverged run
+    assert verdict([0.2, np.nan, 0.3, 0.25]) == "holds" and verdict([0.2, np.nan, 0.25]) == verdict([np.nan]) == "inconclusive"
 
 
 def test_a_side_of_a_claim_names_cells_and_figures():
@@ -246,6 +246,9 @@ def test_a_side_of_a_claim_names_cells_and_figures():
     runs += [line("c", 0, 0.9, 0.9), {"cell": "c", "seed": 1, "diverged": "at step 3"}]
     assert side_of(runs, "c|a:knn") == side_of(runs, "a|c:knn") == [0.3, 0.5]  # one of c's runs diverged
     assert side_of(runs, "c:near_best.knn") == [1, 0]
+    assert side_of(runs, "a&b:knn") == pytest.approx([0.35, 0.35])  # the mean of the cells
+    assert side_of(runs, "a|b:knn - a&b:knn") == pytest.approx([-0.05, 0.15])  # sensitivity: the best cell above the mean of all
+    assert side_of(runs, 0.25) == [0.25, 0.25] and minus(side_of(runs, "b:knn"), side_of(runs, 0.25)) == pytest.approx([0.15, -0.05])
     assert minus([0.3, 0.5], [0.4]) == []  # a study that is still being run: not run
 
 

@@ -1,4 +1,6 @@
 """Judging by training: what may change, what must not, and the further judgements against their definitions."""
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -184,6 +186,21 @@ def test_quarter_turns_compare_four_features(subject):
     assert figures["turn_h"] == linear_probe(x, y, tx, ty)
 
 
+@torch.no_grad()
+def test_the_largest_attention_logit_is_that_of_the_loop(subject):
+    net, found = subject.method.backbone.eval(), []
+    x, dim = subject.method.recipe.eval(subject.test.images.float() / 255), net.dim
+    tokens = net.positions(net.stem(x), net.stem.grid(32, 32))
+    for block in net.blocks:
+        q, k, _ = block.attn.to_qkv(block.norm1(tokens)).split(dim, dim=-1)
+        for head in range(block.attn.heads):
+            part = slice(head * dim // block.attn.heads, (head + 1) * dim // block.attn.heads)
+            found.append((torch.einsum("bic, bjc -> bij", q[..., part], k[..., part]) / math.sqrt(dim / block.attn.heads)).abs().max())
+        tokens = block(tokens)
+    assert further_figures(subject, {"attention_logits": {}}) == {"attention_logit": pytest.approx(max(found).item(), rel=1e-5)}
+    assert not any(part._forward_pre_hooks for part in net.modules())
+
+
 def test_linear_evaluation_has_no_colour_distortion_on_shapes():
     chosen = preset("simclr/pocket_turns", limit=100)
     subject = Subject(chosen.build(10), chosen.build(10).backbone, *chosen.load(), seed=0)
@@ -200,7 +217,7 @@ def test_every_judgement_answers_and_says_how(subject):
     assert all(0 <= value <= 1 for value in figures.values())
     words = in_words(also)
     assert len(words) == 5 and words[-1].endswith("(labels 20, epochs 1)")
-    assert set(PROTOCOLS) == {"projection", "quarter_turns", "few_labels", "sgd_probe", "fine_tune"}
+    assert set(PROTOCOLS) == {"projection", "quarter_turns", "few_labels", "sgd_probe", "fine_tune", "attention_logits"}
 
 
 def test_every_presets_judgements_exist():

@@ -10,27 +10,38 @@ ROOT = Path(__file__).parents[2]
 
 
 def verdict(differences: list[float]) -> str:
-    """*holds* or *did not hold* by the sign of the mean difference; *inconclusive* under twice its standard error, with fewer than 3
-    seeds, or where a run diverged."""
-    n = len(differences)
-    if n == 0:
+    """*holds* or *did not hold* by the sign of the mean difference; *inconclusive* under twice its standard error or with fewer than 3 seeds.
+    NaN, of a run that diverged or could not tell, is no seed."""
+    if not differences:
         return "not run"
-    mean = sum(differences) / n
-    if n < 3 or math.isnan(mean):
+    differences = told(differences)
+    n = len(differences)
+    if n < 3:
         return "inconclusive"
+    mean = sum(differences) / n
     error = math.sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1) / n)
     if abs(mean) < 2 * error:
         return "inconclusive"
     return "holds" if mean > 0 else "did not hold"
 
 
-def side_of(runs: list[dict[str, Any]], words: str) -> list[float]:
+def told(differences: list[float]) -> list[float]:
+    """Those of the seeds that had the figures to compare."""
+    return [difference for difference in differences if not math.isnan(difference)]
+
+
+def side_of(runs: list[dict[str, Any]], words: str | float) -> list[float]:
     """One side of a claim, over the seeds: "cell:figure"; "cell|cell:figure", the cell with the best mean (each method at its own
-    best setting); or a difference of two such, "a:figure - b:figure"."""
+    best setting); "cell&cell:figure", the mean of the cells; a difference of two such, "a:figure - b:figure"; or a number, a
+    threshold that was fixed before the runs."""
+    if not isinstance(words, str):
+        return [float(words)] * len({run["seed"] for run in runs if "error" not in run})
     first, _, second = words.partition(" - ")
     if second:
         return minus(side_of(runs, first), side_of(runs, second))
     cells, figure = words.split(":")
+    if "&" in cells:
+        return [sum(seed) / len(seed) for seed in zip(*(values(runs, cell, figure) for cell in cells.split("&")), strict=False)]
     return max((values(runs, cell, figure) for cell in cells.split("|")), key=_mean)
 
 
@@ -66,6 +77,7 @@ def print_ledger(chapter: str | None = None, root: Path = ROOT) -> None:
         if chapter is None or claim["chapter"] == chapter:
             print(f"{claim['id']}  {claim['claim']}  [{claim['source']}]")
             for scale, differences in claim["differences"].items():
+                differences = told(differences)
                 mean = sum(differences) / max(len(differences), 1)
                 shown = f": {mean:{'+.2f' if abs(mean) >= 0.005 else '+.4f'}} over {len(differences)} seeds" if differences else ""
                 print(f"    {scale}: {claim['verdicts'][scale]}{shown}")

@@ -5,8 +5,9 @@ from typing import NamedTuple
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
-from minivit.layers.norm import BatchNorm, PixelLayerNorm, TokenBatchNorm
+from minivit.layers.norm import BatchNorm, PixelLayerNorm
 
 
 class ConvLayer(NamedTuple):
@@ -44,21 +45,27 @@ class Stem(nn.Module):
 class PatchifyStem(Stem):
     """ViT's stem: a P×P convolution of stride P, which is one linear map for each patch. ``(B, 3, H, W) -> (B, N, D)``.
 
-    Initialised as MoCo v3 does: Xavier-uniform of the flattened 3P² → D matrix, zero bias.
-    Source: Dosovitskiy et al. 2021, eq. 1.
+    Initialised as MoCo v3 does: Xavier-uniform of the flattened 3P² → D matrix, zero bias. ``norm`` is "none"; "bn", a BatchNorm of
+    the tokens; or "weight": each channel's kernel is g·v/‖v‖, its length g and its direction v trained apart.
+    Source: Dosovitskiy et al. 2021, eq. 1; the norms: Chen, Xie & He 2021 (MoCo v3), §4, where neither brought stability.
     """
 
-    def __init__(self, dim: int, patch: int):
+    def __init__(self, dim: int, patch: int, *, norm: str = "none"):
         super().__init__()
+        if norm not in ("none", "bn", "weight"):
+            raise ValueError(f"norm={norm!r}: a patch projection knows 'none', 'bn' and 'weight'.")
         self.patch = patch
         self.proj = nn.Conv2d(3, dim, patch, stride=patch)
         bound = math.sqrt(6 / (3 * patch**2 + dim))
         nn.init.uniform_(self.proj.weight, -bound, bound)
         nn.init.zeros_(self.proj.bias)
+        self.norm = BatchNorm(dim) if norm == "bn" else nn.Identity()
+        if norm == "weight":
+            weight_norm(self.proj)
 
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens dim"]:
         self.grid(*x.shape[-2:])
-        return rearrange(self.proj(x), "b d h w -> b (h w) d")
+        return rearrange(self.norm(self.proj(x)), "b d h w -> b (h w) d")
 
 
 class PatchifyBatchNormStem(PatchifyStem):
@@ -68,11 +75,10 @@ class PatchifyBatchNormStem(PatchifyStem):
     """
 
     def __init__(self, dim: int, patch: int):
-        super().__init__(dim, patch)
-        self.bn = TokenBatchNorm(dim)
+        super().__init__(dim, patch, norm="bn")
 
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch tokens dim"]:
-        return self.bn(super().forward(x)).relu()
+        return super().forward(x).relu()
 
 
 STEM_NORMS = {"bn": BatchNorm, "ln": PixelLayerNorm, "none": None}

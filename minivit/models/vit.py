@@ -30,6 +30,7 @@ class ViTConfig:
     pool: str = "cls"  # "cls": a class token; "avg": the mean of the patch tokens; "avg_no_norm": that mean, without a final norm
     norm: str = "ln"  # "ln"; "bn_mlp": BatchNorm before the MLPs (MoCo v3's ViT-BN); "bn": BatchNorm everywhere
     freeze_patch: bool = False  # the patch projection stays as it was drawn (MoCo v3); for the "patchify" stem
+    patch_norm: str = "none"  # of the "patchify" stem: "bn", "weight" (`PatchifyStem`)
     drop_path: float = 0.0  # of the last block; earlier blocks get a linear share
     mask_token: bool = False  # masked image modelling swaps it in
 
@@ -119,9 +120,9 @@ class ViT(nn.Module):
 
 def build_stem(config: ViTConfig) -> Stem:
     if config.stem == "patchify":
-        return PatchifyStem(config.dim, config.patch).requires_grad_(not config.freeze_patch)
-    if config.freeze_patch:
-        raise ValueError("freeze_patch=True freezes the projection of a 'patchify' stem; a conv stem is trained.")
+        return PatchifyStem(config.dim, config.patch, norm=config.patch_norm).requires_grad_(not config.freeze_patch)
+    if config.freeze_patch or config.patch_norm != "none":
+        raise ValueError("freeze_patch and patch_norm are of the 'patchify' stem's projection; other stems are trained and have norms of their own.")
     if config.stem == "patchify_bn_relu":
         return PatchifyBatchNormStem(config.dim, config.patch)
     layers = conv_layers(config.dim, config.patch) if config.stem == "conv" else config.stem
