@@ -136,7 +136,7 @@ def costs(counted: Mapping[str, Mapping[int, float]], seconds: Mapping[str, Mapp
     return figure
 
 
-def amplitudes(panels: Mapping[str, Mapping[str, np.ndarray]], *, label: str = "amplitude of the main branch") -> Figure:
+def amplitudes(panels: Mapping[str, Mapping[str, np.ndarray]], *, guess: float | None = None) -> Figure:
     """A panel for each title: amplitude after every block, ``(seeds, blocks)`` or ``(blocks,)`` for each norm; a tint holds all seeds."""
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels) + 0.8, 4.2), squeeze=False, sharey=True)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
@@ -147,11 +147,13 @@ def amplitudes(panels: Mapping[str, Mapping[str, np.ndarray]], *, label: str = "
             ax.fill_between(blocks, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
             ax.plot(blocks, values.mean(0), style, color=colour, marker=marker, markevery=max(len(blocks) // 6, 1), label=name)
         ax.set(title=title, xlabel="block", yscale="log")
+    if guess is not None:
+        axes[0, -1].axhline(guess, color="black", linewidth=1, label="your guess")
     ticks = [0.5, 1, 2, 5, 10, 20, 50, 100, 500, 1000]
     low, high = axes[0, 0].get_ylim()
     axes[0, 0].set_yticks([t for t in ticks if low <= t <= high], [f"{t:g}" for t in ticks if low <= t <= high])
     axes[0, 0].minorticks_off()
-    axes[0, 0].set_ylabel(label)
+    axes[0, 0].set_ylabel("amplitude of the main branch")
     axes[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
