@@ -229,9 +229,8 @@ PRESETS = {
     # Chapter 09: patches against early convolutions, at equal cost.
     "supervised/pocket_p": replace(STEM, model="vit_p_pocket"),
     "supervised/pocket_c": replace(STEM, model="vit_c_pocket"),
-    # Chapter 10's studies: windows of 4 and what becomes of them at larger ones; blocks in one line, of digits, which deep nets learn quickly.
+    # Chapter 10: windows of 4, and what becomes of them at larger ones; blocks in one line, of digits, which deep nets learn quickly.
     "supervised/pocket_swin": SWIN,
-    "supervised/pocket_swin_live": replace(SWIN, steps=600),
     "supervised/pocket_deep": replace(
         LABELS, data="digits", model="swin_pocket", model_args={"dim": 32, "depth": (12,), "heads": (2,)}, steps=250, batch_size=32
     ),
@@ -243,7 +242,7 @@ PRESETS = {
             "windows": [4, 6, 8], "contents": ["resized"], "images": 2500, "tune": 300, "tune_windows": [4, 6, 8], "tune_lr": 3e-4, "batch_size": 128,
         }},
     ),
-    "supervised/cifar10_swin_live": replace(STEM_GPU, model="swin_v2_pocket", model_args={"dim": 96, "depth": (2, 6), "heads": (3, 6)}),
+    "supervised/cifar10_swin": replace(STEM_GPU, model="swin_v2_pocket", model_args={"dim": 96, "depth": (2, 6), "heads": (3, 6)}),
     # About twelve minutes on two cores; the long one fifty, and its judgements ten more.
     "simclr/cifar10_cpu": CPU,
     "simclr/cifar10_cpu_long": replace(
