@@ -20,13 +20,17 @@ LOOKS = {"pre": (RED, "-", "o"), "post": (GREEN, "--", "s"), "res-post": (BLUE, 
 # ---------------------------------------------------------------------------------------------------- biases
 
 
-def extended(rows: Mapping[str, Mapping[int, Tensor | None]], *, trained: int = 4) -> Figure:
-    """A row for each way, a column for each window: the bias of every offset, 0 in the middle. The frame holds the trained offsets; None: hatched."""
+def extended(rows: Mapping[str, Mapping[int, Tensor | None]], *, trained: int = 4, one_scale: bool = False) -> Figure:
+    """A row for each way, a column for each window: the bias of every offset, 0 in the middle. The frame holds the trained offsets; None: hatched.
+
+    A row has colours of its own, unless ``one_scale``: then all have the first row's.
+    """
     windows = list(next(iter(rows.values())))
     figure, axes = plt.subplots(len(rows), len(windows), figsize=(3.1 * len(windows) + 1.6, 2.7 * len(rows) + 0.3), squeeze=False)
-    for line, (name, maps) in zip(axes, rows.items(), strict=True):
-        known = [m - m.mean() if window == trained else m - maps[trained].mean() for window, m in maps.items() if m is not None]
-        limit = max(float(m.abs().max()) for m in known)
+    limit = 0.0
+    for row, (line, (name, maps)) in enumerate(zip(axes, rows.items(), strict=True)):
+        if row == 0 or not one_scale:
+            limit = max(float((m - maps[trained].mean()).abs().max()) for m in maps.values() if m is not None)
         for ax, (window, bias) in zip(line, maps.items(), strict=True):
             reach = window - 0.5
             if bias is None:
@@ -37,12 +41,12 @@ def extended(rows: Mapping[str, Mapping[int, Tensor | None]], *, trained: int = 
                 bias[edge : edge + len(inner), edge : edge + len(inner)] = inner
             else:
                 bias = bias - maps[trained].mean()
-            drawn = ax.imshow(bias, cmap="PuOr_r", vmin=-limit, vmax=limit, extent=(-reach, reach, reach, -reach))
+            drawn = ax.imshow(bias.numpy(), cmap="PuOr_r", vmin=-limit, vmax=limit, extent=(-reach, reach, reach, -reach))
             if window != trained:
                 near = trained - 0.5
                 ax.add_patch(Rectangle((-near, -near), 2 * near, 2 * near, fill=False, edgecolor="black", linewidth=1.8))
             ax.set(xticks=[1 - window, 0, window - 1], yticks=[1 - window, 0, window - 1])
-            if line is axes[0]:
+            if row == 0:
                 ax.set_title(f"window {window}" + (" (trained)" if window == trained else ""))
         line[0].set_ylabel(name)
         figure.colorbar(drawn, ax=line, shrink=0.8, label="bias")
@@ -71,7 +75,7 @@ def _map(axes: Axes, regions: np.ndarray, lines: Sequence[float], title: str) ->
         axes.add_patch(Rectangle((x, y), 1, 1, facecolor=tint, edgecolor="white", linewidth=0.8))
     for name in np.unique(regions):
         rows, cols = np.nonzero(regions == name)
-        axes.text(cols.mean() + 0.5, rows.mean() + 0.5, "ABCDEFGHI"[name], ha="center", va="center", fontsize=14, fontweight="bold")
+        axes.text(cols.mean() + 0.5, rows.mean() + 0.5, chr(ord("A") + name), ha="center", va="center", fontsize=14, fontweight="bold")
     for at in lines:
         axes.plot([at, at], [0, side], [0, side], [at, at], color="black", linewidth=2)
     axes.set(xlim=(-0.05, side + 0.05), ylim=(side + 0.05, -0.05), aspect="equal", xticks=[], yticks=[], title=title)
@@ -161,11 +165,11 @@ def amplitudes(panels: Mapping[str, Mapping[str, np.ndarray]], *, guess: float |
 def louder(maps: Mapping[str, Mapping[str, Tensor]]) -> Figure:
     """One head's map for inputs of growing size: a row for each kind of attention, a column for each size, with its mean largest weight."""
     rows, columns = len(maps), len(next(iter(maps.values())))
-    figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns + 1, 2.9 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.3 * columns + 1, 3.1 * rows), squeeze=False)
     for line, (kind, by_size) in zip(axes, maps.items(), strict=True):
         for ax, (size, weights) in zip(line, by_size.items(), strict=True):
-            drawn = ax.imshow(weights, cmap="cividis", vmin=0, vmax=1)
-            ax.set(xticks=[], yticks=[], title=f"{size}: largest weight {weights.amax(-1).mean():.2f}")
+            drawn = ax.imshow(weights.numpy(), cmap="cividis", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[], title=f"{size}, largest {weights.amax(-1).mean():.2f}")
         line[0].set_ylabel(f"{kind}\nquery")
         line[0].set_xlabel("key")
     figure.colorbar(drawn, ax=axes, shrink=0.7, label="weight")
