@@ -194,6 +194,7 @@ LIVE = {
         "accuracy at the own window": figure("live", "many_4"),
         "accuracy at window 6": figure("live", "many_6"),
         "accuracy at window 8": figure("live", "many_8"),
+        "64 pixels: the old window": figure("live", "many_8_stay"),
         "64 pixels: the old window minus window 8": lambda runs: runs["live"]["final"]["many_8_stay"] - runs["live"]["final"]["many_8"],
     }),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from minivit.course.plots.common import picture_of
+from minivit.course.plots.common import Scores, baseline_lines, picture_of, points_axes
 from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
 
 TINTS = ("#cfe3f1", "#fbe3b3", "#cdebdf", "#f3dbe7")  # of BLUE, ORANGE, GREEN, PURPLE
@@ -173,4 +173,19 @@ def louder(maps: Mapping[str, Mapping[str, Tensor]]) -> Figure:
         line[0].set_ylabel(f"{kind}\nquery")
         line[0].set_xlabel("key")
     figure.colorbar(drawn, ax=axes, shrink=0.7, label="weight")
+    return figure
+
+
+def at_windows(live: Mapping[str, Scores], recorded: Mapping[str, Scores], lines: Mapping[str, float], *, guess: float | None = None) -> Figure:
+    """Accuracy by window: this run as lines, the recorded seeds' mean ± deviation as bars of the same colours, baselines and the reader's guess."""
+    figure, axes = plt.subplots(figsize=(9, 4.2))
+    for (name, cells), colour in zip(recorded.items(), (BLUE, PURPLE), strict=False):
+        means, spread = [np.mean(v) for v in cells.values()], [np.std(v, ddof=1) for v in cells.values()]
+        axes.errorbar(list(cells), means, spread, fmt="none", ecolor=colour, elinewidth=9, alpha=0.35, label=f"{name}, recorded")
+    points_axes(axes, live)
+    baseline_lines(axes, lines)
+    if guess is not None:
+        axes.axhline(guess, color="black", linewidth=1, label="your guess")
+    axes.set(xlabel="window in tokens; the picture grows with it", ylabel="accuracy", ylim=(0, 1))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
