@@ -172,6 +172,14 @@ def test_chapter_10s_amplitudes_take_one_run_or_several_seeds():
     ch10.plt.close("all")
 
 
+def test_chapter_10s_windows_are_drawn_with_recorded_seeds_and_without():
+    live, seeds = {"a": {"4": [0.5], "8": [0.4]}}, {"a": {"4": [0.4, 0.6], "8": [0.3, 0.5]}}
+    for recorded, said in ((seeds, ["a, recorded", "chance 0.10", "your guess", "a"]), ({}, ["chance 0.10", "your guess", "a"])):
+        axes = ch10.at_windows(live, recorded, {"chance": 0.1}, guess=0.2).axes[0]
+        assert sorted(axes.get_legend_handles_labels()[1]) == sorted(said)
+    ch10.plt.close("all")
+
+
 def test_chapter_10s_attentions_of_the_exercise_are_what_their_names_say():
     from minivit.course.ex10 import ATTENTIONS, changed
 
