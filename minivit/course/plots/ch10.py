@@ -110,7 +110,7 @@ def masks(allowed: Tensor) -> Figure:
 
 def on_photo(photo: Tensor, boxes: Mapping[str, tuple[int, int, int]]) -> Figure:
     """A square photograph ``(3, H, W)`` with windows on it: title -> (tokens a side, window, shift)."""
-    figure, axes = plt.subplots(1, len(boxes), figsize=(3.6 * len(boxes), 3.8), squeeze=False)
+    figure, axes = plt.subplots(1, len(boxes), figsize=(3.1 * len(boxes), 3.3), squeeze=False)
     height, width = photo.shape[1:]
     for ax, (name, (tokens, window, shift)) in zip(axes[0], boxes.items(), strict=True):
         ax.imshow(picture_of(photo))
