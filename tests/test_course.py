@@ -143,15 +143,16 @@ def test_chapter_10s_maps_mark_what_was_trained_and_hatch_what_nobody_knows():
 
 @pytest.mark.parametrize("side, window, shift", [(8, 4, 2), (12, 4, 1), (15, 5, 2)])
 def test_chapter_10s_rolled_map_joins_what_the_mask_forbids(side, window, shift):
-    """Letters of the right panel: tokens of one window may look at each other just where they have the same letter."""
+    """Tints of the right panel: tokens of one window may look at each other just where they have the same."""
     from minivit.layers.window import partition, shift_mask
 
     figure = ch10.shifting(side, window, shift)
     assert [axes.get_title() for axes in figure.axes][1].endswith(f"{(side // window + 1) ** 2} pieces")
-    cut = (torch.arange(side) + window - shift) // window
-    letters = (cut[:, None] * 100 + cut).roll((-shift, -shift), (0, 1)).double()
-    letters = partition(letters[None, :, :, None], window)
-    assert torch.equal(letters == letters.mT, shift_mask(side, side, window, (shift, shift)))
+    tints = torch.zeros(side, side)
+    for patch in figure.axes[2].patches:
+        tints[round(patch.get_y()), round(patch.get_x())] = sum(10**i * channel for i, channel in enumerate(patch.get_facecolor()))
+    tints = partition(tints[None, :, :, None], window)
+    assert torch.equal(tints == tints.mT, shift_mask(side, side, window, (shift, shift)))
     ch10.plt.close("all")
 
 

@@ -14,7 +14,7 @@ from minivit.course.plots.common import Scores, baseline_lines, picture_of, poin
 from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
 
 TINTS = ("#cfe3f1", "#fbe3b3", "#cdebdf", "#f3dbe7")  # of BLUE, ORANGE, GREEN, PURPLE
-LOOKS = {"pre": (RED, "-", "o"), "post": (GREEN, "--", "s"), "res-post": (BLUE, "-", "D"), "res-post, zero start": (PURPLE, ":", "^")}
+LOOKS = {"pre": (RED, "-", "o"), "post": (GREEN, "--", "s"), "res-post, scale 1": (BLUE, "-", "D"), "res-post, zero start": (PURPLE, ":", "^")}
 
 
 # ---------------------------------------------------------------------------------------------------- biases
@@ -25,7 +25,7 @@ def extended(rows: Mapping[str, Mapping[int, Tensor | None]], *, trained: int = 
 
     A row has colours of its own, unless ``one_scale``: then all have the first row's.
     """
-    windows = list(next(iter(rows.values())))
+    windows, colours = list(next(iter(rows.values()))), plt.get_cmap("PuOr_r", 24)
     figure, axes = plt.subplots(len(rows), len(windows), figsize=(3.1 * len(windows) + 1.6, 2.7 * len(rows) + 0.3), squeeze=False)
     limit = 0.0
     for row, (line, (name, maps)) in enumerate(zip(axes, rows.items(), strict=True)):
@@ -41,7 +41,7 @@ def extended(rows: Mapping[str, Mapping[int, Tensor | None]], *, trained: int = 
                 bias[edge : edge + len(inner), edge : edge + len(inner)] = inner
             else:
                 bias = bias - maps[trained].mean()
-            drawn = ax.imshow(bias.numpy(), cmap="PuOr_r", vmin=-limit, vmax=limit, extent=(-reach, reach, reach, -reach))
+            drawn = ax.imshow(bias.numpy(), cmap=colours, vmin=-limit, vmax=limit, extent=(-reach, reach, reach, -reach))
             if window != trained:
                 near = trained - 0.5
                 ax.add_patch(Rectangle((-near, -near), 2 * near, 2 * near, fill=False, edgecolor="black", linewidth=1.8))
@@ -49,7 +49,7 @@ def extended(rows: Mapping[str, Mapping[int, Tensor | None]], *, trained: int = 
             if row == 0:
                 ax.set_title(f"window {window}" + (" (trained)" if window == trained else ""))
         line[0].set_ylabel(name)
-        figure.colorbar(drawn, ax=line, shrink=0.8, label="bias")
+        figure.colorbar(drawn, ax=line, shrink=0.8, label="bias", extend="both" if one_scale else "neither")
     return figure
 
 
@@ -67,12 +67,11 @@ def coordinates(curves: Mapping[str, Sequence[float]], *, trained: int, larger: 
 # ---------------------------------------------------------------------------------------------------- windows
 
 
-def _map(axes: Axes, regions: np.ndarray, lines: Sequence[float], title: str) -> None:
-    """A map of tokens tinted by region, with window borders."""
+def _map(axes: Axes, regions: np.ndarray, tints: np.ndarray, lines: Sequence[float], title: str) -> None:
+    """A map of tokens, its regions named, with window borders."""
     side = len(regions)
     for y, x in np.ndindex(side, side):
-        tint = TINTS[regions[y, x] % 4]
-        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=tint, edgecolor="white", linewidth=0.8))
+        axes.add_patch(Rectangle((x, y), 1, 1, facecolor=TINTS[tints[y, x]], edgecolor="white", linewidth=0.8))
     for name in np.unique(regions):
         rows, cols = np.nonzero(regions == name)
         axes.text(cols.mean() + 0.5, rows.mean() + 0.5, chr(ord("A") + name), ha="center", va="center", fontsize=14, fontweight="bold")
@@ -83,28 +82,35 @@ def _map(axes: Axes, regions: np.ndarray, lines: Sequence[float], title: str) ->
 
 
 def shifting(side: int, window: int, shift: int) -> Figure:
-    """Windows; shifted windows, smaller ones at the border; and the map rolled, where windows are whole again and hold strangers."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.5))
+    """Windows; shifted windows, smaller ones at the border; and the map rolled, where windows are whole again and hold strangers.
+
+    Tints say what comes over which border: within a rolled window tokens of one tint may meet.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.8))
     plain = np.arange(side) // window
     cut = (np.arange(side) + window - shift) // window
     whole, pieces = (line[:, None] * (line.max() + 1) + line[None] for line in (plain, cut))
-    tints = {name: place for place, name in enumerate(np.unique(pieces))}
-    _map(axes[0], whole, range(0, side + 1, window), "windows")
-    _map(axes[1], pieces, [0, *range(shift, side, window), side], f"shifted by {shift}: {len(tints)} pieces")
-    _map(axes[2], np.roll(pieces, (-shift, -shift), (0, 1)), range(0, side + 1, window), "rolled: whole windows again")
+    over = (np.arange(side) < shift).astype(int)  # these rows, or columns, come over the border
+    tints = 2 * over[:, None] + over[None]
+    rolled, rolled_tints = (np.roll(x, (-shift, -shift), (0, 1)) for x in (pieces, tints))
+    _map(axes[0], whole, 0 * tints, range(0, side + 1, window), "windows")
+    _map(axes[1], pieces, tints, [0, *range(shift, side, window), side], f"shifted by {shift}: {len(np.unique(pieces))} pieces")
+    _map(axes[2], rolled, rolled_tints, range(0, side + 1, window), "rolled: whole windows again")
     return figure
 
 
 def masks(allowed: Tensor) -> Figure:
     """Who may look at whom, a panel for each window: rows ask, columns are asked; orange is forbidden."""
     count, tokens = len(allowed), allowed.shape[1]
-    figure, axes = plt.subplots(1, count, figsize=(3.1 * count, 3.5))
+    figure, axes = plt.subplots(1, count, figsize=(3.1 * count, 3.9))
     for i, (ax, mask) in enumerate(zip(axes, allowed, strict=True)):
         colours = np.where(mask[..., None], np.array([[[207, 227, 241]]]), np.array([[[230, 159, 0]]])).astype(np.uint8)
         ax.imshow(colours)
         ax.set(title=f"window {i + 1}: {int((~mask).sum())} forbidden", xticks=[0, tokens - 1], yticks=[0, tokens - 1])
         ax.set(xticklabels=[1, tokens], yticklabels=[1, tokens])
     axes[0].set(ylabel="query", xlabel="key")
+    handles = [Rectangle((0, 0), 1, 1, facecolor=colour) for colour in (TINTS[0], ORANGE)]
+    figure.legend(handles, ["may look", "forbidden"], loc="outside lower center", ncols=2)
     return figure
 
 
@@ -144,12 +150,12 @@ def amplitudes(panels: Mapping[str, Mapping[str, np.ndarray]], *, guess: float |
     """A panel for each title: amplitude after every block, ``(seeds, blocks)`` or ``(blocks,)`` for each norm; a tint holds all seeds."""
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels) + 0.8, 4.2), squeeze=False, sharey=True)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
-        for name, values in curves.items():
+        for width, (name, values) in zip((5, 3.5, 2, 1.5), curves.items(), strict=False):  # where lines meet, all are seen
             values = np.atleast_2d(values)
             colour, style, marker = LOOKS[name]
             blocks = np.arange(1, values.shape[1] + 1)
             ax.fill_between(blocks, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
-            ax.plot(blocks, values.mean(0), style, color=colour, marker=marker, markevery=max(len(blocks) // 6, 1), label=name)
+            ax.plot(blocks, values.mean(0), style, color=colour, linewidth=width, marker=marker, markevery=max(len(blocks) // 6, 1), label=name)
         ax.set(title=title, xlabel="block", yscale="log")
     if guess is not None:
         axes[0, -1].axhline(guess, color="black", linewidth=1, label="your guess")

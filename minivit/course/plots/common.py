@@ -98,8 +98,9 @@ def points_axes(axes: Axes, curves: Mapping[str, Scores], *, dashed: Sequence[st
 
 
 def baseline_lines(axes: Axes, lines: Mapping[str, float]) -> None:
+    """A line for each of chance, random weights, raw pixels; what stands in brackets behind the name goes to the label only."""
     for name, value in lines.items():
-        colour, style = BASELINES[name]
+        colour, style = BASELINES[name.split(" (")[0]]
         axes.axhline(value, color=colour, linestyle=style, linewidth=1.5, label=f"{name} {value:.2f}")
 
 
