@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from minivit.course.plots.common import Scores, baseline_lines, draw_image, points_axes
+from minivit.course.plots.common import Scores, baseline_lines, draw_image, image_rows
 from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 from minivit.studies import behind_best, edf, edf_band
 
@@ -71,22 +71,14 @@ def swap(costs: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
                 ax.barh(row, part / whole, 0.6, left=start, color=colour, edgecolor="white" if not hatch else GREY, hatch=hatch)
                 start += part / whole
             ax.text(start + 0.02, row, f"{sum(parts) / whole:.1%}", va="center", fontsize=11)
-        ax.set(yticks=range(len(models)), yticklabels=list(models), xlim=(0, 1.28), xlabel="multiply-adds, P = 1", title=size)
+        ax.set(yticks=range(len(models)), yticklabels=list(models), xlim=(0, 1.28), xlabel="multiply-adds, P = 1", title=size.replace("gf", "GF"))
         ax.invert_yaxis()
     return figure
 
 
 def kernels(rows: Mapping[str, Tensor]) -> Figure:
-    """A labelled row of convolution kernels ``(n, 3, k, k)`` for each entry, each stretched to its own range."""
-    figure, axes = plt.subplots(len(rows), max(map(len, rows.values())), figsize=(11, 0.95 * len(rows)), squeeze=False)
-    for line, (name, weights) in zip(axes, rows.items(), strict=True):
-        for ax in line:
-            ax.axis("off")
-        for ax, kernel in zip(line, weights, strict=False):
-            ax.axis("on")
-            draw_image(ax, 0.5 + 0.5 * kernel / kernel.abs().max())
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=12)
-    return figure
+    """A labelled row of convolution kernels ``(n, 3, k, k)`` for each entry, each stretched to its own range; gray is zero."""
+    return image_rows({name: [0.5 + 0.5 * kernel / kernel.abs().max() for kernel in of] for name, of in rows.items()}, size=0.68)
 
 
 # ---------------------------------------------------------------------------------------------------- runs
@@ -160,8 +152,8 @@ def distributions(
             ax.plot(100 * LEVELS, edf(recorded, LEVELS), "-" if stem == "C" else "--", color=colour, label=f"{stem}, {len(accuracies)} draws")
             if len(further):
                 dots = {"color": colour, "markeredgecolor": "black", "markersize": 9, "linestyle": "", "label": f"{stem}, your runs"}
-                ax.plot(100 * further, edf(recorded, further), marker, clip_on=False, zorder=3, **dots)
-        ax.set(xlabel="points of accuracy behind that model's best", title=optimizer, xlim=(0, 100 * LEVELS[-1]), ylim=(0, 1.02))
+                ax.plot(100 * further, edf(recorded, further), marker, zorder=3, **dots)
+        ax.set(xlabel="points of accuracy behind that model's best", title=optimizer, xlim=(-1, 100 * LEVELS[-1]), ylim=(0, 1.02))
         ax.legend(fontsize=10, loc="lower right")
     axes[0].set_ylabel("share of the runs")
     if title:
@@ -199,19 +191,21 @@ def without_labels(
         ax.set(ylim=(0, 0.9), xlim=(0, None))
     axes[0].set(xlabel="steps", ylabel="kNN accuracy", title="equal steps")
     axes[1].set(xlabel="time, in steps of P", title="equal time")
-    axes[0].legend(fontsize=10, loc="center left", bbox_to_anchor=(2.05, 0.5))
+    axes[1].legend(fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def panels(
-    drawn: Sequence[tuple[str, Mapping[str, Scores], Mapping[str, float]]], *, xlabel: str, ylabels: Sequence[str], percent: bool = False
-) -> Figure:
-    """Side by side: title, curves with whiskers over seeds, baselines. With ``percent`` the last panel has a range of its own."""
+def panels(drawn: Sequence[tuple[str, Mapping[str, Scores], Mapping[str, float]]], *, xlabel: str, ylabels: Sequence[str]) -> Figure:
+    """Side by side: title, curves with whiskers over seeds, baselines. Names that begin with P or C have those models' colours."""
     figure, axes = plt.subplots(1, len(drawn), figsize=(6.3 * len(drawn), 4.6), squeeze=False)
     for ax, (title, curves, lines), ylabel in zip(axes[0], drawn, ylabels, strict=True):
-        points_axes(ax, curves)
+        for name, cells in curves.items():
+            colour, marker = LOOKS.get(name[0], (GREEN, "D"))
+            dash = "--" if any(word in name for word in ("SGD", "frozen", "1GF")) else "-"
+            spread = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in cells.values()]
+            looks = {"color": colour, "marker": marker, "linestyle": dash, "capsize": 4, "label": name}
+            ax.errorbar(list(cells), [np.mean(v) for v in cells.values()], spread, **looks)
         baseline_lines(ax, lines)
-        own = percent and ax is axes[0, -1]
-        ax.set(title=title, xlabel=xlabel, ylabel=ylabel, **({} if own else {"ylim": (0, 1)}))
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel, **({"ylim": (0, 1)} if "accuracy" in ylabel else {}))
         ax.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     return figure
