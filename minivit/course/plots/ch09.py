@@ -118,8 +118,8 @@ def outcome(
 
 def drawn(search: Mapping[str, Mapping], optimizers: Sequence[str] = ("AdamW", "SGD")) -> Figure:
     """Every run of a random search: accuracy over its learning rate, as a multiple of that model's own good one; crosses diverged."""
-    figure, axes = plt.subplots(1, len(optimizers), figsize=(6 * len(optimizers), 4.3), sharey=True)
-    for ax, optimizer in zip(axes, optimizers, strict=True):
+    figure, axes = plt.subplots(1, len(optimizers), figsize=(6 * len(optimizers), 4.3), sharey=True, squeeze=False)
+    for ax, optimizer in zip(axes[0], optimizers, strict=True):
         for stem, (colour, marker) in list(LOOKS.items())[:2]:
             found = search[f"{stem}, {optimizer}"]
             rates, scores = (np.array(found[name], dtype=float) for name in ("lr", "accuracy"))
@@ -132,7 +132,7 @@ def drawn(search: Mapping[str, Mapping], optimizers: Sequence[str] = ("AdamW", "
         ax.set_xticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4], ["⅛", "¼", "½", "1", "2", "4"])
         ax.set(xlabel="learning rate, in units of each model's good one", title=optimizer, ylim=(0, None))
         ax.legend(fontsize=10)
-    axes[0].set_ylabel("accuracy on new pictures")
+    axes[0, 0].set_ylabel("accuracy on new pictures")
     return figure
 
 
@@ -141,8 +141,8 @@ def distributions(
 ) -> Figure:
     """For each optimizer and stem the share of runs at most so far behind that model's best (diverged runs are of the number), with its 95 %
     bootstrap band; ``mine`` are further runs, as dots at the height of the recorded curve."""
-    figure, axes = plt.subplots(1, len(scores), figsize=(6 * len(scores), 4.5), sharey=True)
-    for ax, (optimizer, models) in zip(axes, scores.items(), strict=True):
+    figure, axes = plt.subplots(1, len(scores), figsize=(6 * len(scores), 4.5), sharey=True, squeeze=False)
+    for ax, (optimizer, models) in zip(axes[0], scores.items(), strict=True):
         for stem, accuracies in models.items():
             colour, marker = LOOKS[stem]
             own = (mine or {}).get(optimizer, {}).get(stem, [])
@@ -155,7 +155,7 @@ def distributions(
                 ax.plot(100 * further, edf(recorded, further), marker, zorder=3, **dots)
         ax.set(xlabel="points of accuracy behind that model's best", title=optimizer, xlim=(-1, 100 * LEVELS[-1]), ylim=(0, 1.02))
         ax.legend(fontsize=10, loc="lower right")
-    axes[0].set_ylabel("share of the runs")
+    axes[0, 0].set_ylabel("share of the runs")
     if title:
         figure.suptitle(title, fontsize=13)
     return figure
