@@ -190,22 +190,22 @@ def interval_09(name: str) -> dict[str, tuple[float, float]]:
     return {setting: (centre / 8, centre * 4) for setting, centre in zip(("lr", "weight_decay"), CENTRES[name], strict=True)}
 
 
-def record_09(root: Path = ROOT, draws: int = 32) -> None:
-    """Train P and C by AdamW and SGD at 32 random rates and decays each, and store the accuracies; null: diverged."""
+def record_09(root: Path = ROOT, draws: int = 16) -> None:
+    """Train P and C by AdamW and SGD at random rates and decays, and store the accuracies (null: diverged). Goes on from what is stored."""
     torch.set_num_threads(1)
     train, test = preset("supervised/pocket_p").load()
-    stored = {}
-    for name, centre in CENTRES.items():
-        stored[name] = {"centre": centre, "lr": [], "weight_decay": [], "accuracy": []}
-        for seed in range(draws):
+    begun = {name: {"centre": centre, "lr": [], "weight_decay": [], "accuracy": []} for name, centre in CENTRES.items()}
+    stored = json.loads((root / SEARCH).read_text()) if (root / SEARCH).exists() else begun
+    for seed in range(len(stored["P, AdamW"]["accuracy"]), draws):
+        for name, runs in stored.items():
             found = draw(interval_09(name), seed)
             try:
                 accuracy = round(classifier_accuracy(arm_09(name, **found).fit(train, seed=seed)[0], test), 4)
             except FloatingPointError:
                 accuracy = None
             for key, value in {**found, "accuracy": accuracy}.items():
-                stored[name][key].append(value)
-    write_atomic(root / SEARCH, (json.dumps(stored) + "\n").encode())
+                runs[key].append(value)
+        write_atomic(root / SEARCH, (json.dumps(stored) + "\n").encode())
 
 
 def chapter_09(root: Path) -> tuple[Figure, str]:
