@@ -129,6 +129,17 @@ def test_chapter_07s_patients_differ_from_the_right_head_in_one_way_each():
     assert measured == {"A": (3232, False), "B": (3072, True), "C": (3168, False)}
 
 
+def test_a_timed_look_has_its_seconds_of_training():
+    from minivit import preset
+    from minivit.course.clock import TimedKNN
+
+    experiment = preset("supervised/pocket_p", steps=4, warmup=1, batch_size=16, limit=40)
+    train, test = experiment.load()
+    looks = TimedKNN(train, test, every=2)
+    _, run = experiment.fit(train, seed=0, callbacks=[looks])
+    assert len(run.history("knn")[0]) == len(looks.seconds) == 2 and 0 < looks.seconds[0] < looks.seconds[1]
+
+
 @pytest.mark.parametrize("name", ["c_pocket", "s2_pocket", "s3_pocket"])
 def test_chapter_09s_fields_are_those_of_the_gradient(name):
     from minivit import create_model

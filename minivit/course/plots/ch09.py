@@ -207,5 +207,5 @@ def panels(drawn: Sequence[tuple[str, Mapping[str, Scores], Mapping[str, float]]
             ax.errorbar(list(cells), [np.mean(v) for v in cells.values()], spread, **looks)
         baseline_lines(ax, lines)
         ax.set(title=title, xlabel=xlabel, ylabel=ylabel, **({"ylim": (0, 1)} if "accuracy" in ylabel else {}))
-        ax.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        ax.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, handlelength=3.2)
     return figure
