@@ -199,9 +199,9 @@ LIVE = {
         "kNN of raw pixels": figure("p_adamw", "raw_knn"),
         "P: accuracy after half the steps": figure("p_half", "accuracy"),
         "C: accuracy after half the steps": figure("c_half", "accuracy"),
-        "SimCLR, P: kNN at its end": lambda runs: runs["simclr_p"]["series"]["knn"][4],  # after 200 steps
+        "SimCLR, P: kNN at its end": lambda runs: runs["simclr_p"]["series"]["knn"][5],  # after 240 steps
         "SimCLR, C minus P, kNN at equal steps": lambda runs: runs["simclr_c"]["series"]["knn"][4] - runs["simclr_p"]["series"]["knn"][4],
-        "SimCLR, C minus P, kNN at equal time": lambda runs: runs["simclr_c"]["series"]["knn"][3] - runs["simclr_p"]["series"]["knn"][4],
+        "SimCLR, C minus P, kNN at equal time": lambda runs: runs["simclr_c"]["series"]["knn"][4] - runs["simclr_p"]["series"]["knn"][5],
     }),
     "10_swin_v2": ("chapter_10", {
         "first loss, as a share of chance": lambda runs: runs["live"]["loss_every_10"][0] / np.log(10),
