@@ -130,9 +130,9 @@ def drawn(search: Mapping[str, Mapping], optimizers: Sequence[str] = ("AdamW", "
         ax.axhline(0.1, color=GREY, linestyle=":", label="chance 0.10")
         ax.set_xscale("log", base=2)
         ax.set_xticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4], ["⅛", "¼", "½", "1", "2", "4"])
-        ax.set(xlabel="learning rate, in units of each model's good one", title=optimizer, ylim=(0, None))
+        ax.set(xlabel="learning rate, in units of each model's good one", title=optimizer)
         ax.legend(fontsize=10)
-    axes[0, 0].set_ylabel("accuracy on new pictures")
+    axes[0, 0].set(ylabel="accuracy on new pictures", ylim=(0, None))  # after all panels: they share it
     return figure
 
 
