@@ -229,6 +229,8 @@ PRESETS = {
     # Chapter 09: patches against early convolutions, at equal cost.
     "supervised/pocket_p": replace(STEM, model="vit_p_pocket"),
     "supervised/pocket_c": replace(STEM, model="vit_c_pocket"),
+    "simclr/pocket_p": replace(POCKET, model="vit_p_pocket", steps=400),
+    "simclr/pocket_c": replace(POCKET, model="vit_c_pocket", steps=400),
     # Chapter 10: windows of 4, and what becomes of them at larger ones; blocks in one line, of digits, which deep nets learn quickly.
     "supervised/pocket_swin": SWIN,
     "supervised/pocket_deep": replace(
@@ -254,6 +256,10 @@ PRESETS = {
     "simclr/cifar10_turns": replace(GPU, view_args={"strength": 0.5, "quarter_turns": True}, also={"projection": {}, "quarter_turns": {}}),
     "simclr/cifar10_vit": replace(
         GPU, model="vit_pocket_conv8", model_args={"patch": 4, "dim": 256, "depth": 7, "heads": 4}, method_args={"temperature": 0.2}
+    ),
+    "simclr/cifar10_p": replace(GPU, model="vit_p_pocket", model_args={"dim": 192, "depth": 6, "heads": 3}, method_args={"temperature": 0.2}),
+    "simclr/cifar10_c": replace(
+        GPU, model="vit_c_pocket", model_args={"dim": 192, "depth": 5, "heads": 3, "stem": "conv"}, method_args={"temperature": 0.2}
     ),
     # The official commands, to the letter where the library can: LARS with the peak rate as used (base 1.0 · 512/256; base 0.3 · 4096/256), [0, 1]
     # without normalisation. CIFAR-10: about 91 % by linear evaluation. ImageNet: the paper's ablation setting of 100 epochs, 64.5 %, on many GPUs.

@@ -5,7 +5,7 @@ import torch
 
 matplotlib.use("Agg")
 from minivit.course.checks import EXERCISES, check  # noqa: E402
-from minivit.course.plots import ch03, ch05, ch07, ch10  # noqa: E402
+from minivit.course.plots import ch03, ch05, ch07, ch09, ch10  # noqa: E402
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -127,6 +127,65 @@ def test_chapter_07s_patients_differ_from_the_right_head_in_one_way_each():
         out = head(x)
         measured[name] = sum(p.numel() for p in head.parameters()), bool(out.mean(0).abs().max() < 1e-3)
     assert measured == {"A": (3232, False), "B": (3072, True), "C": (3168, False)}
+
+
+def test_a_timed_look_has_its_seconds_of_training():
+    from minivit import preset
+    from minivit.course.clock import TimedKNN
+
+    experiment = preset("supervised/pocket_p", steps=4, warmup=1, batch_size=16, limit=40)
+    train, test = experiment.load()
+    looks = TimedKNN(train, test, every=2)
+    _, run = experiment.fit(train, seed=0, callbacks=[looks])
+    assert len(run.history("knn")[0]) == len(looks.seconds) == 2 and 0 < looks.seconds[0] < looks.seconds[1]
+
+
+@pytest.mark.parametrize("name", ["c_pocket", "s2_pocket", "s3_pocket"])
+def test_chapter_09s_fields_are_those_of_the_gradient(name):
+    from minivit import create_model
+    from minivit.models.early_convs import STEMS
+
+    side, apart = ch09.fields([(layer.kernel, layer.stride) for layer in STEMS[name]])[-1]
+    top, bottom, left, right = ch09.seen_by(create_model(f"vit_{name}").stem, 4 * 2 + 1)
+    below = ch09.seen_by(create_model(f"vit_{name}").stem, 4 * 3 + 1)[0]
+    assert (bottom - top + 1, right - left + 1, below - top) == (side, side, apart)
+
+
+def test_chapter_09s_field_is_drawn_where_the_gradient_is():
+    from minivit import create_model
+
+    figure = ch09.receptive(torch.zeros(3, 32, 32), 8, [(3, 2)] * 3, (1, 2))
+    for axes, name in zip(figure.axes, ("vit_p_pocket", "vit_c_pocket"), strict=True):
+        box = max((patch for patch in axes.patches if patch.get_linewidth() == 4), key=lambda patch: patch.get_width())
+        drawn = box.get_y() + 0.5, box.get_y() + box.get_height() - 0.5, box.get_x() + 0.5, box.get_x() + box.get_width() - 0.5
+        assert drawn == ch09.seen_by(create_model(name).stem, 4 * 1 + 2)
+    ch09.plt.close("all")
+
+
+def test_chapter_09s_distributions_keep_diverged_runs_and_put_own_runs_on_the_curve():
+    nan = float("nan")
+    scores = {"SGD": {"P": [0.5, 0.4, nan, 0.45], "C": [0.6, 0.6, 0.3, nan]}}
+    (axes,) = ch09.distributions(scores, {"SGD": {"C": [0.5]}}).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["P, 4 draws"].get_ydata()[-1] == lines["C, 4 draws"].get_ydata()[-1] == 0.75
+    assert (lines["C, 4 draws"].get_ydata()[0], lines["P, 4 draws"].get_ydata()[0]) == (0.5, 0.25)
+    (x,), (y,) = lines["C, your runs"].get_data()
+    assert (x, y) == (pytest.approx(10), 0.5)
+    assert "P 75%, C 50%" in ch09.distributions_alt(scores)
+    search = {f"{stem}, SGD": {"centre": [0.1, 1], "lr": [0.1, 0.2, 0.4, 0.05], "accuracy": [v if v == v else None for v in scores["SGD"][stem]]}
+              for stem in "PC"}  # fmt: skip
+    (axes,) = [ch09.drawn(search, ["SGD"]).axes[0]]
+    crosses = {line.get_label(): list(line.get_xdata()) for line in axes.lines if line.get_marker() == "x"}
+    assert crosses == {"P, diverged": [4], "C, diverged": [0.5]}
+    ch09.plt.close("all")
+
+
+def test_chapter_09s_bars_add_up():
+    axes = ch09.swap({"pocket": {"P": [1, 3, 3, 3], "C": [4, 3, 3]}}).axes[0]
+    assert [patch.get_width() for patch in axes.patches] == pytest.approx([0.1, 0.3, 0.3, 0.3, 0.4, 0.3, 0.3])
+    assert [bool(patch.get_hatch()) for patch in axes.patches] == [False] * 3 + [True] + [False] * 3
+    assert [text.get_text() for text in axes.texts] == ["100.0%", "100.0%"]
+    ch09.plt.close("all")
 
 
 def test_chapter_10s_maps_mark_what_was_trained_and_hatch_what_nobody_knows():

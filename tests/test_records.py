@@ -188,6 +188,21 @@ LIVE = {
         "τ = 1: share of the possible 4": lambda runs: (v3_start(1.0) - runs["tau1"]["last_10"]["loss"]) / 4,
         "τ = 1: linear probe": figure("tau1", "probe"),
     }),
+    "09_conv_stem": ("chapter_09", {
+        "P, AdamW: accuracy": figure("p_adamw", "accuracy"),
+        "P, SGD: accuracy": figure("p_sgd", "accuracy"),
+        "C, AdamW: accuracy": figure("c_adamw", "accuracy"),
+        "C, SGD: accuracy": figure("c_sgd", "accuracy"),
+        "P + BN + ReLU, AdamW: accuracy": figure("bn_adamw", "accuracy"),
+        "P + BN + ReLU, SGD: accuracy": figure("bn_sgd", "accuracy"),
+        "kNN of random weights": figure("p_adamw", "random_knn"),
+        "kNN of raw pixels": figure("p_adamw", "raw_knn"),
+        "P: accuracy after half the steps": figure("p_half", "accuracy"),
+        "C: accuracy after half the steps": figure("c_half", "accuracy"),
+        "SimCLR, P: kNN at its end": lambda runs: runs["simclr_p"]["series"]["knn"][5],  # after 240 steps
+        "SimCLR, C minus P, kNN at equal steps": lambda runs: runs["simclr_c"]["series"]["knn"][4] - runs["simclr_p"]["series"]["knn"][4],
+        "SimCLR, C minus P, kNN at equal time": lambda runs: runs["simclr_c"]["series"]["knn"][4] - runs["simclr_p"]["series"]["knn"][5],
+    }),
     "10_swin_v2": ("chapter_10", {
         "first loss, as a share of chance": lambda runs: runs["live"]["loss_every_10"][0] / np.log(10),
         "accuracy on the last ten training batches": figure("live", "accuracy", "last_10"),
@@ -214,6 +229,7 @@ DRAWN = {
     "forecast without random keys, as a share of chance",
     "crossed: share of the possible 4 after ten steps",
     "not crossed: share of the possible 4 after ten steps",
+    "P, drawn at random: share of smooth weights",
 }
 
 

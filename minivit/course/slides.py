@@ -4,20 +4,21 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from minivit.augment import generator_of
 from minivit.course.claims import ROOT
-from minivit.course.plots import ch00, ch01, ch02, ch03, ch05, ch07, ch10
+from minivit.course.plots import ch00, ch01, ch02, ch03, ch05, ch07, ch09, ch10
 from minivit.course.plots.style import save_slide, use_style
 from minivit.datasets import load_data
 from minivit.engine import batch_ids, make_batch
 from minivit.evaluate import extract_features, raw_pixels
-from minivit.presets import preset
+from minivit.presets import Preset, preset
 from minivit.runs import write_atomic
-from minivit.studies import read_study, values
-from minivit.transfer import at_window
+from minivit.studies import draw, read_study, values
+from minivit.transfer import at_window, classifier_accuracy
 
 STORED = Path("data/runs/chapter_00/neighbours.json")
 QUERY = 660  # a disc
@@ -173,6 +174,46 @@ def chapter_07(root: Path) -> tuple[Figure, str]:
     return ch07.corridors(curves, batch), ch07.corridors_alt(curves, batch)
 
 
+SEARCH = Path("data/runs/chapter_09/search.json")
+CENTRES = {"P, AdamW": (3e-3, 0.05), "P, SGD": (0.15, 1e-4), "C, AdamW": (4e-3, 0.05), "C, SGD": (0.08, 1e-4)}  # those of chapter 09's live runs
+
+
+def arm_09(name: str, lr: float, weight_decay: float) -> Preset:
+    """One training of chapter 09: "P, SGD", say, at this rate and decay."""
+    stem, optimizer = name.split(", ")
+    preset_name, optimizer = f"supervised/pocket_{stem.lower()}", {"AdamW": "adamw", "SGD": "sgd_plain"}[optimizer]
+    return preset(preset_name, optimizer=optimizer, lr=lr, weight_decay=weight_decay)
+
+
+def interval_09(name: str) -> dict[str, tuple[float, float]]:
+    """The paper's interval round the centre of P or C with AdamW or SGD: from an eighth to four times."""
+    return {setting: (centre / 8, centre * 4) for setting, centre in zip(("lr", "weight_decay"), CENTRES[name], strict=True)}
+
+
+def record_09(root: Path = ROOT, draws: int = 16) -> None:
+    """Train P and C by AdamW and SGD at random rates and decays, and store the accuracies (null: diverged). Goes on from what is stored."""
+    torch.set_num_threads(1)
+    train, test = preset("supervised/pocket_p").load()
+    begun = {name: {"centre": centre, "lr": [], "weight_decay": [], "accuracy": []} for name, centre in CENTRES.items()}
+    stored = json.loads((root / SEARCH).read_text()) if (root / SEARCH).exists() else begun
+    for seed in range(len(stored["P, AdamW"]["accuracy"]), draws):
+        for name, runs in stored.items():
+            found = draw(interval_09(name), seed)
+            try:
+                accuracy = round(classifier_accuracy(arm_09(name, **found).fit(train, seed=seed)[0], test), 4)
+            except FloatingPointError:
+                accuracy = None
+            for key, value in {**found, "accuracy": accuracy}.items():
+                runs[key].append(value)
+        write_atomic(root / SEARCH, (json.dumps(stored) + "\n").encode())
+
+
+def chapter_09(root: Path) -> tuple[Figure, str]:
+    stored = json.loads((root / SEARCH).read_text())
+    scores = {opt: {stem: np.array(stored[f"{stem}, {opt}"]["accuracy"], dtype=float) for stem in "PC"} for opt in ("AdamW", "SGD")}
+    return ch09.distributions(scores), ch09.distributions_alt(scores)
+
+
 BIASES = Path("data/runs/chapter_10/biases.json")
 WAYS = {"table": "table + bicubic", "linear": "linear CPB", "log": "log CPB"}
 
@@ -213,6 +254,7 @@ FIGURES = {
     "03": ("03_similarity", chapter_03, record_03),
     "05": ("05_queue", chapter_05, record_05),
     "07": ("07_corridor", chapter_07, lambda root: None),  # all of it is in the study's log
+    "09": ("09_distributions", chapter_09, record_09),
     "10": ("10_biases", chapter_10, record_10),
 }
 

@@ -1,0 +1,211 @@
+"""Chapter 09: receptive fields, who pays for the stem, filters, runs at random rates and their distributions, P to C."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor, nn
+
+from minivit.course.plots.common import Scores, baseline_lines, draw_image, image_rows
+from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE
+from minivit.studies import behind_best, edf, edf_band
+
+LOOKS = {"P": (ORANGE, "s"), "C": (BLUE, "o"), "P + BN + ReLU": (GREEN, "D")}
+DASHES = {"AdamW": "-", "SGD": "--"}
+LEVELS = np.linspace(0, 0.4, 401)  # behind the best, as a share
+
+
+# ---------------------------------------------------------------------------------------------------- stems
+
+
+def fields(layers: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """After each (kernel, stride): the side of what one output sees, and how far apart two neighbours' fields are, both in pixels."""
+    side, apart, found = 1, 1, []
+    for kernel, stride in layers:
+        side, apart = side + (kernel - 1) * apart, apart * stride
+        found.append((side, apart))
+    return found
+
+
+def seen_by(stem: nn.Module, token: int, size: int = 32) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right pixel (inclusive) that a token's value depends on, by its gradient."""
+    x = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    stem.eval()(x)[0, token].sum().backward()
+    rows, columns = (x.grad[0].abs().sum((0, axis)).nonzero().flatten() for axis in (2, 1))
+    return tuple(int(v) for v in (rows[0], rows[-1], columns[0], columns[-1]))
+
+
+def receptive(image: Tensor, patch: int, layers: Sequence[tuple[int, int]], token: tuple[int, int]) -> Figure:
+    """Left what P's token (row, column) sees, in the grid of patches; right what C's sees after each convolution, and its neighbour's field."""
+    figure, axes = plt.subplots(1, 2, figsize=(10.5, 5.2))
+    top, left = (patch * at for at in token)
+    for ax, title in zip(axes, ("P: one patch, once", "C: overlapping, layer by layer"), strict=True):
+        draw_image(ax, image, title)
+        for at in range(patch, image.shape[-1], patch):
+            ax.axhline(at - 0.5, color="white", linewidth=0.7)
+            ax.axvline(at - 0.5, color="white", linewidth=0.7)
+    axes[0].add_patch(Rectangle((left - 0.5, top - 0.5), patch, patch, fill=False, edgecolor=ORANGE, linewidth=4, label=f"{patch} × {patch}"))
+    for (side, _), colour, style in zip(fields(layers), (PURPLE, GREEN, BLUE), (":", "--", "-"), strict=False):
+        half = (side - 1) // 2
+        for shift, width in ((0, 4), (patch, 1.5)) if side == fields(layers)[-1][0] else ((0, 3.5),):
+            label = f"{side} × {side}" if shift == 0 else "its neighbour's"
+            corner = (left + shift - half - 0.5, top - half - 0.5)
+            axes[1].add_patch(Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=width, linestyle=style, label=label))
+    for ax in axes:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2)
+    return figure
+
+
+def swap(costs: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """For each size and stem its multiply-adds, stem first, then each block, as a share of P's total: one block goes, the stem comes."""
+    figure, axes = plt.subplots(1, len(costs), figsize=(4.1 * len(costs), 3.1), sharey=True, squeeze=False)
+    for ax, (size, models) in zip(axes[0], costs.items(), strict=True):
+        whole = sum(models["P"])
+        for row, (name, parts) in enumerate(models.items()):
+            start = 0.0
+            for i, part in enumerate(parts):
+                colour, hatch = (LOOKS[name][0], "") if i == 0 else ("#d9d9d9", "//" if i == len(parts) - 1 and name == "P" else "")
+                ax.barh(row, part / whole, 0.6, left=start, color=colour, edgecolor="white" if not hatch else GREY, hatch=hatch)
+                start += part / whole
+            ax.text(start + 0.02, row, f"{sum(parts) / whole:.1%}", va="center", fontsize=11)
+        ax.set(yticks=range(len(models)), yticklabels=list(models), xlim=(0, 1.28), xlabel="multiply-adds, P = 1", title=size.replace("gf", "GF"))
+        ax.invert_yaxis()
+    return figure
+
+
+def kernels(rows: Mapping[str, Tensor]) -> Figure:
+    """A labelled row of convolution kernels ``(n, 3, k, k)`` for each entry, each stretched to its own range; gray is zero."""
+    return image_rows({name: [0.5 + 0.5 * kernel / kernel.abs().max() for kernel in of] for name, of in rows.items()}, size=0.68)
+
+
+# ---------------------------------------------------------------------------------------------------- runs
+
+
+def outcome(
+    losses: Mapping[tuple[str, str], Sequence[float]],
+    scores: Mapping[tuple[str, str], float],
+    recorded: Mapping[tuple[str, str], Sequence[float]],
+    lines: Mapping[str, float],
+    *,
+    guess: float | None = None,
+) -> Figure:
+    """Left: losses of every (stem, optimizer), averaged over nine steps. Right: accuracy of this run, and mean and deviation of the recorded ones."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12.5, 4.6))
+    for (stem, optimizer), values in losses.items():
+        smooth = np.convolve(values, np.ones(9) / 9, "valid")
+        left.plot(range(4, 4 + len(smooth)), smooth, DASHES[optimizer], color=LOOKS[stem][0], label=f"{stem}, {optimizer}")
+    left.axhline(np.log(10), color=GREY, linestyle=":", label=f"chance {np.log(10):.2f}")
+    left.set(xlabel="step", ylabel="loss, mean of nine steps")
+    names = list(scores)
+    colours, hatches = [LOOKS[stem][0] for stem, _ in names], ["" if optimizer == "AdamW" else "//" for _, optimizer in names]
+    right.bar(range(len(names)), [scores[name] for name in names], 0.7, color=colours, hatch=hatches, edgecolor="white")
+    for at, name in enumerate(names):
+        if name in recorded:
+            spread = np.mean(recorded[name]), np.std(recorded[name], ddof=1)
+            right.errorbar(at, *spread, fmt="o", color="black", capsize=5, label="five recorded seeds" if at == 0 else None)
+    baseline_lines(right, lines)
+    if guess is not None:
+        right.axhline(guess, color="black", linewidth=1, label=f"your guess {guess:.2f}")
+    right.set_xticks(range(len(names)), ["\n".join(name).replace("P + BN + ReLU", "P + BN\n+ ReLU") for name in names], fontsize=11)
+    right.set(ylabel="accuracy on new pictures", ylim=(0, 1))
+    for ax in (left, right):
+        ax.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3 if ax is left else 2)
+    return figure
+
+
+def drawn(search: Mapping[str, Mapping], optimizers: Sequence[str] = ("AdamW", "SGD")) -> Figure:
+    """Every run of a random search: accuracy over its learning rate, as a multiple of that model's own good one; crosses diverged."""
+    figure, axes = plt.subplots(1, len(optimizers), figsize=(6 * len(optimizers), 4.3), sharey=True, squeeze=False)
+    for ax, optimizer in zip(axes[0], optimizers, strict=True):
+        for stem, (colour, marker) in list(LOOKS.items())[:2]:
+            found = search[f"{stem}, {optimizer}"]
+            rates, scores = (np.array(found[name], dtype=float) for name in ("lr", "accuracy"))
+            failed = np.isnan(scores)
+            ax.plot(rates[~failed] / found["centre"][0], scores[~failed], marker, color=colour, markersize=7, label=stem, alpha=0.85)
+            label = f"{stem}, diverged" if failed.any() else None
+            ax.plot(rates[failed] / found["centre"][0], np.full(failed.sum(), 0.02), "x", color=colour, markersize=9, markeredgewidth=2, label=label)
+        ax.axhline(0.1, color=GREY, linestyle=":", label="chance 0.10")
+        ax.set_xscale("log", base=2)
+        ax.set_xticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4], ["⅛", "¼", "½", "1", "2", "4"])
+        ax.set(xlabel="learning rate, in units of each model's good one", title=optimizer)
+        ax.legend(fontsize=10)
+    axes[0, 0].set(ylabel="accuracy on new pictures", ylim=(0, None))  # after all panels: they share it
+    return figure
+
+
+def distributions(
+    scores: Mapping[str, Mapping[str, Sequence[float]]], mine: Mapping[str, Mapping[str, Sequence[float]]] | None = None, *, title: str = ""
+) -> Figure:
+    """For each optimizer and stem the share of runs at most so far behind that model's best (diverged runs are of the number), with its 95 %
+    bootstrap band; ``mine`` are further runs, as dots at the height of the recorded curve."""
+    figure, axes = plt.subplots(1, len(scores), figsize=(6 * len(scores), 4.5), sharey=True, squeeze=False)
+    for ax, (optimizer, models) in zip(axes[0], scores.items(), strict=True):
+        for stem, accuracies in models.items():
+            colour, marker = LOOKS[stem]
+            own = (mine or {}).get(optimizer, {}).get(stem, [])
+            behind = behind_best([*accuracies, *own])
+            recorded, further = behind[: len(accuracies)], behind[len(accuracies) :]
+            ax.fill_between(100 * LEVELS, *edf_band(recorded, LEVELS, draws=500), color=colour, alpha=0.2, linewidth=0)
+            ax.plot(100 * LEVELS, edf(recorded, LEVELS), "-" if stem == "C" else "--", color=colour, label=f"{stem}, {len(accuracies)} draws")
+            if len(further):
+                dots = {"color": colour, "markeredgecolor": "black", "markersize": 9, "linestyle": "", "label": f"{stem}, your runs"}
+                ax.plot(100 * further, edf(recorded, further), marker, zorder=3, **dots)
+        ax.set(xlabel="points of accuracy behind that model's best", title=optimizer, xlim=(-1, 100 * LEVELS[-1]), ylim=(0, 1.02))
+        ax.legend(fontsize=10, loc="lower right")
+    axes[0, 0].set_ylabel("share of the runs")
+    if title:
+        figure.suptitle(title, fontsize=13)
+    return figure
+
+
+def distributions_alt(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """The figure in words."""
+    said = []
+    for optimizer, models in scores.items():
+        within = {stem: edf(behind_best(accuracies), [0.1])[0] for stem, accuracies in models.items()}
+        said.append(f"{optimizer}: " + ", ".join(f"{stem} {share:.0%}" for stem, share in within.items()))
+    return f"Distributions of runs at random rates, with bands. Share of runs within ten points of their model's best: {'; '.join(said)}."
+
+
+def without_labels(
+    curves: Mapping[str, tuple[Sequence[int], Sequence[Sequence[float]]]],
+    live: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    lines: Mapping[str, float],
+    *,
+    cost: Mapping[str, float],
+) -> Figure:
+    """kNN over the steps of SimCLR, mean and deviation over seeds, live runs as large dots; beside it over time, a step of each stem at its cost."""
+    figure, axes = plt.subplots(1, 2, figsize=(12.5, 4.4), sharey=True)
+    for ax, unit in zip(axes, ({"P": 1.0, "C": 1.0}, cost), strict=True):
+        for stem, (steps, scores) in curves.items():
+            colour, marker = LOOKS[stem]
+            x = [unit[stem] * step for step in steps]
+            ax.errorbar(x, np.mean(scores, axis=0), np.std(scores, axis=0, ddof=1), color=colour, marker=marker, capsize=3, label=f"{stem}, recorded")
+            if stem in live:
+                look = {"color": colour, "markeredgecolor": "black", "markersize": 12, "linestyle": "", "label": f"{stem}, this run"}
+                ax.plot([unit[stem] * step for step in live[stem][0]], live[stem][1], marker, **look)
+        baseline_lines(ax, lines)
+        ax.set(ylim=(0, 0.9), xlim=(0, None))
+    axes[0].set(xlabel="steps", ylabel="kNN accuracy", title="equal steps")
+    axes[1].set(xlabel="time, in steps of P", title="equal time")
+    axes[1].legend(fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def panels(drawn: Sequence[tuple[str, Mapping[str, Scores], Mapping[str, float]]], *, xlabel: str, ylabels: Sequence[str]) -> Figure:
+    """Side by side: title, curves with whiskers over seeds, baselines. Names that begin with P or C have those models' colours."""
+    figure, axes = plt.subplots(1, len(drawn), figsize=(6.3 * len(drawn), 4.6), squeeze=False)
+    for ax, (title, curves, lines), ylabel in zip(axes[0], drawn, ylabels, strict=True):
+        for name, cells in curves.items():
+            colour, marker = LOOKS.get(name[0], (GREEN, "D"))
+            dash = "--" if any(word in name for word in ("SGD", "frozen", "1GF")) else "-"
+            spread = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in cells.values()]
+            looks = {"color": colour, "marker": marker, "linestyle": dash, "capsize": 4, "label": name}
+            ax.errorbar(list(cells), [np.mean(v) for v in cells.values()], spread, **looks)
+        baseline_lines(ax, lines)
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel, **({"ylim": (0, 1)} if "accuracy" in ylabel else {}))
+        ax.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, handlelength=3.2)
+    return figure
