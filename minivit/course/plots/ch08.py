@@ -3,7 +3,6 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
@@ -27,6 +26,20 @@ def name_of(layer: str) -> str:
 def ratios_of(norms: Layers) -> dict[str, np.ndarray]:
     """Each layer's gradient over its running median."""
     return {layer: series.over_median(np.asarray(values)) for layer, values in norms.items()}
+
+
+def unrest(ratios: Layers, *, since: int) -> dict[str, float]:
+    """Deviation of the logarithm of each layer's ratio: 0.1 for swings of a tenth, 0.7 for halves and doubles. Steadier than a largest value."""
+    return {layer: float(np.log(values[since:]).std()) for layer, values in ratios.items()}
+
+
+def told(runs: Sequence[dict], cell: str, figure: str) -> list[float]:
+    """One figure of a cell, seed by seed: "knn", "rms_stem", or "front", the larger of stem's and first block's ratio; [] where a layer has none."""
+    found = [run for run in sorted(runs, key=lambda run: run["seed"]) if run["cell"] == cell and "final" in run]
+    if figure == "front":
+        return [max(run["monitor"].get("ratio_stem", 0), run["monitor"]["ratio_block0"]) for run in found]
+    reports = [run["final"] | run["monitor"] for run in found]
+    return [report[figure] for report in reports if figure in report]
 
 
 def question(curves: Mapping[str, Curve], chance: float) -> Figure:
@@ -63,7 +76,8 @@ def heat(arms: Mapping[str, Layers], knn: Mapping[str, Curve], lines: Mapping[st
         axes[1, 0].text(2, 0.5, f"your guess: {guess:g}", va="center", fontsize=11)
     axes[0, 0].set(ylabel="kNN accuracy")
     axes[0, -1].legend(fontsize=10, loc="upper right", ncols=3)
-    figure.colorbar(drawn, ax=axes[1], label="gradient over its running median", ticks=[1, 2, 3, top], format="%g", extend="max")
+    bar = figure.colorbar(drawn, ax=axes[1], label="over its running median", ticks=[1, 2, 3, top], format="%g", extend="max")
+    bar.ax.minorticks_off()
     return figure
 
 
@@ -97,11 +111,12 @@ def traces(runs: Mapping[str, Mapping[str, np.ndarray]], *, threshold: float = 2
     for ax, (title, curves) in zip(axes[0], runs.items(), strict=True):
         for name, values in curves.items():
             live = name.startswith("this run")
-            ax.plot(values, color=BLACK if live else ORANGE, linewidth=2 if live else 1, label=name if live or name == "recorded" else None)
+            ax.plot(values, color="black" if live else ORANGE, linewidth=2 if live else 1, label=name if live or name == "recorded" else None)
         ax.axhline(threshold, color=RED, linestyle=":", label=f"{threshold}, the rule of thumb")
         ax.axhline(1, color=GREY, linewidth=1)
-        ax.set(xlabel="step", title=title, yscale="log", ylim=(0.3, 12))
-        ax.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+        ax.set(xlabel="step", title=title, yscale="log", ylim=(0.2, 6))
+        ax.minorticks_off()
+        ax.set_yticks([0.5, 1, 2, 5], ["0.5", "1", "2", "5"])
     axes[0, 0].set(ylabel="RMS")
     axes[0, -1].legend(fontsize=10)
     return figure
@@ -125,6 +140,20 @@ def events(rows: Mapping[str, np.ndarray], before: int, *, at: str, lag: series.
     return figure
 
 
+def dense(curves: Mapping[str, Curve], dips: Sequence[int], lines: Mapping[str, float]) -> Figure:
+    """One accuracy as two rhythms of looking see it; below it arrows to the dips of the first."""
+    figure, axes = plt.subplots(figsize=(11, 4))
+    for (name, (steps, values)), (colour, style, marker) in zip(curves.items(), ARMS.values(), strict=False):
+        axes.plot(steps, values, color=colour, linestyle=style, marker=marker, markersize=3 if style == "-" else 5, linewidth=1.3, label=name)
+    steps, values = next(iter(curves.values()))
+    for dip in dips:
+        axes.annotate("", (steps[dip], values[dip] - 0.005), (steps[dip], values[dip] - 0.05), arrowprops={"arrowstyle": "-|>", "color": "black"})
+    baseline_lines(axes, lines)
+    axes.set(xlabel="step", ylabel="kNN accuracy", ylim=(0, 0.6))
+    axes.legend(fontsize=10, ncols=3, loc="lower center")
+    return figure
+
+
 def by_rate(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], *, ylabel: str, lines: Mapping[str, float], log: bool = False) -> Figure:
     """A panel for each optimizer: a measure against the learning rate, a line for each stem, whiskers over seeds; a diverged run leaves a gap."""
     figure, axes = plt.subplots(1, len(panels), figsize=(min(3.2 * len(panels) + 1.5, 13), 4.2), squeeze=False, sharey=True)
@@ -138,6 +167,7 @@ def by_rate(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], *
         ax.tick_params(axis="x", labelrotation=35, labelsize=10)
     axes[0, 0].set(ylabel=ylabel, **({"yscale": "log"} if log else {"ylim": (0, 0.7)}))
     if log:
+        axes[0, 0].minorticks_off()
         axes[0, 0].set_yticks([1, 2, 3, 5, 10, 20], ["1", "2", "3", "5", "10", "20"])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=10)
     return figure
