@@ -140,6 +140,21 @@ def events(rows: Mapping[str, np.ndarray], before: int, *, at: str, lag: series.
     return figure
 
 
+def depth(profiles: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """A figure of each layer, front to back, a line for each arm, whiskers over seeds; a quarter's lines are thin."""
+    figure, axes = plt.subplots(figsize=(9.5, 3.9))
+    layers = list(next(iter(profiles.values())))
+    for name, found in profiles.items():
+        colour, style, marker = ARMS[name.split(",")[0]]
+        at, width = [layers.index(layer) for layer in found], 1 if "," in name else 2.2
+        means, spread = [np.mean(v) for v in found.values()], [np.std(v, ddof=1) for v in found.values()]
+        axes.errorbar(at, means, spread, color=colour, linestyle=style, marker=marker, linewidth=width, capsize=3, label=name)
+    axes.set_xticks(range(len(layers)), [name_of(layer) for layer in layers])
+    axes.set(ylabel="unrest", ylim=(0, None))
+    axes.legend(fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 def dense(curves: Mapping[str, Curve], dips: Sequence[int], lines: Mapping[str, float]) -> Figure:
     """One accuracy as two rhythms of looking see it; below it arrows to the dips of the first."""
     figure, axes = plt.subplots(figsize=(11, 4))
