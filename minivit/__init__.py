@@ -20,7 +20,7 @@ _HOME = {
     "datasets": ["ImageData", "load_data"],
     "methods": ["LinearProbe", "Method", "MoCo", "MoCoV3", "SimCLR", "Supervised"],
     "optim": ["ADAMW", "LAMB", "LARS", "StableAdamW", "param_groups", "scale_lr", "warmup_constant", "warmup_cosine"],
-    "transfer": ["fine_tune", "sgd_probe"],
+    "transfer": ["at_window", "fine_tune", "sgd_probe"],
     "costs": ["Complexity", "complexity"],
     "evaluate": ["evaluating", "extract_features", "knn_accuracy", "linear_probe"],
     "monitor": ["ActivationMonitor", "GradientMonitor", "collapse_report", "stability_report"],

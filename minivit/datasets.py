@@ -217,34 +217,46 @@ _LOADERS = {"shapes": _shapes, "digits": _digits, "cifar10": _cifar, "cifar100":
 # ---------------------------------------------------------------------------------------------------- generated
 
 
-def shapes(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """``count`` pictures of ten kinds of shape, uint8 ``(N, 3, 32, 32)``, and their labels.
+def shapes(count: int, seed: int, *, size: int = 32, objects: int | None = None) -> tuple[Tensor, Tensor]:
+    """``count`` pictures of ten kinds of shape, uint8 ``(N, 3, size, size)``, and their labels.
+
+    A larger ``size`` is a wider view, not a closer one: objects keep their size in pixels, and there are ``objects`` × ``objects`` of them, 32
+    pixels apart around the middle, of one kind and colour, each with a size and turn of its own. By default as many as the view holds, so that
+    they are as dense everywhere; ``objects=1`` leaves more room around a single one.
 
     All geometry is in integers (1/64 pixel, angles from a rounded table) and all randomness is `numpy.random.RandomState`,
     whose stream is frozen, so that every machine makes the same bytes; the first n of N images do not depend on N.
     """
+    objects = objects or -(-size // 32)
     random = np.random.RandomState(seed)
     labels = np.arange(count) % len(SHAPES)
     draws = random.randint(0, 1 << 16, size=(count, 7))
+    further = np.random.RandomState(seed + 20_000).randint(0, 1 << 16, size=(count, objects**2 - 1, 2))
+    own = np.concatenate([draws[:, None, 2:4], further], axis=1)
     noise = np.random.RandomState(seed + 10_000)
-    parts = [_render(labels[i : i + 500], draws[i : i + 500], noise) for i in range(0, count, 500)]
+    at_once = max(500 * 32**2 // size**2, 1)
+    parts = [_render(*(x[i : i + at_once] for x in (labels, draws, own)), noise, size) for i in range(0, count, at_once)]
     return torch.from_numpy(np.concatenate(parts)), torch.from_numpy(labels.astype(np.int64))
 
 
-def _render(labels: np.ndarray, draws: np.ndarray, noise: np.random.RandomState) -> np.ndarray:
-    """Two colours of opposite hue, equal saturation and value, mixed by the shape's coverage of each pixel, plus a little noise.
+def _render(labels: np.ndarray, draws: np.ndarray, own: np.ndarray, noise: np.random.RandomState, size: int) -> np.ndarray:
+    """Two colours of opposite hue, equal saturation and value, mixed by the shapes' coverage of each pixel, plus a little noise.
 
     What differs from image to image apart from the shape — colour, place, size, a small turn — is what the augmentations
     remove. That both colours share saturation and value matters: a relation between them would survive the jitter.
     """
 
-    def between(column: int, low: int, high: int) -> np.ndarray:
-        return (low + draws[:, column] * (high - low + 1) // 65536)[:, None, None]
+    def between(drawn: np.ndarray, low: int, high: int) -> np.ndarray:
+        return low + drawn * (high - low + 1) // 65536
 
-    x, y = _local_grid(dx=between(0, -480, 480), dy=between(1, -480, 480), angle=between(2, -8, 8))
-    inside = _inside(labels, x, y, radius=between(3, 512, 832))
+    def column(i: int, low: int, high: int) -> np.ndarray:
+        return between(draws[:, i, None, None], low, high)
+
+    u, v, nearest = _around_objects(size, round(own.shape[1] ** 0.5), dx=column(0, -480, 480), dy=column(1, -480, 480))
+    angle, radius = (between(own[nearest + (i,)], low, high) for i, low, high in ((0, -8, 8), (1, 512, 832)))
+    inside = _inside(labels, *_turned(u, v, angle), radius)
     coverage = reduce(inside.astype(np.int32), "n (h a) (w b) -> n 1 h w", "sum", a=2, b=2)  # 0 … 4 of 4 sub-pixels
-    hue, saturation, value = between(4, 0, 1535), between(5, 88, 256), between(6, 76, 255)
+    hue, saturation, value = column(4, 0, 1535), column(5, 88, 256), column(6, 76, 255)
     back, front = _colour(hue, saturation, value), _colour(hue + 768, saturation, value)  # opposite hues
     picture = (back * (4 - coverage) + front * coverage + 2) // 4
     picture = picture + noise.randint(-8, 9, size=picture.shape)
@@ -258,12 +270,21 @@ def _colour(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.nd
     return value[:, None] * (65536 - saturation[:, None] * wave) >> 16
 
 
-def _local_grid(dx: np.ndarray, dy: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of 64 × 64 sub-pixels in 1/64 pixel, as seen from a shape moved by (dx, dy) and turned by angle/256 of a circle."""
+def _around_objects(size: int, objects: int, *, dx: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple]:
+    """Places of 2·size × 2·size sub-pixels in 1/64 pixel, from the nearest of objects × objects shapes moved by (dx, dy), and which one that is."""
+    line = 32 * np.arange(2 * size) + 16 - 32 * size
+    u, v = line[None, None, :] - dx, line[None, :, None] - dy
+    if objects == 1:
+        return u, v, (slice(None), [[0]])
+    col, row = (np.clip((place + 1024 * objects) // 2048, 0, objects - 1) for place in (u, v))
+    nearest = (np.arange(len(dx))[:, None, None], row * objects + col)
+    return u - 2048 * col + 1024 * (objects - 1), v - 2048 * row + 1024 * (objects - 1), nearest
+
+
+def _turned(u: np.ndarray, v: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(u, v) as seen from a shape turned by angle/256 of a circle."""
     table = np.round(1024 * np.sin(2 * np.pi * np.arange(256) / 256)).astype(np.int64)
     sin, cos = table[angle % 256], table[(angle + 64) % 256]
-    line = 32 * np.arange(64) + 16 - 1024
-    u, v = line[None, None, :] - dx, line[None, :, None] - dy
     return (cos * u + sin * v) >> 10, (cos * v - sin * u) >> 10
 
 

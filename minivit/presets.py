@@ -180,6 +180,7 @@ POCKET = Preset(
 )  # fmt: skip
 LABELS = replace(POCKET, method="supervised", view="evaluation", view_args={}, steps=250, batch_size=128, method_args={}, head_args={})
 STEM = replace(LABELS, view="supervised", view_args={"min_area": 0.5}, steps=90)
+SWIN = replace(LABELS, model="swin_v2_pocket", model_args={"depth": (2, 2)}, steps=900, batch_size=32)
 CIFAR = replace(POCKET, data="cifar10", batch_size=256, view_args={"strength": 0.5, "min_area": 0.2})
 CPU = replace(CIFAR, steps=3500, batch_size=128, lr=1.5e-3, warmup=50, model_args={"dim": 96, "depth": 4, "heads": 3})
 GPU = replace(
@@ -238,6 +239,20 @@ PRESETS = {
     # Chapter 09: patches against early convolutions, at equal cost.
     "supervised/pocket_p": replace(STEM, model="vit_p_pocket"),
     "supervised/pocket_c": replace(STEM, model="vit_c_pocket"),
+    # Chapter 10: windows of 4, and what becomes of them at larger ones; blocks in one line, of digits, which deep nets learn quickly.
+    "supervised/pocket_swin": SWIN,
+    "supervised/pocket_deep": replace(
+        LABELS, data="digits", model="swin_pocket", model_args={"dim": 32, "depth": (12,), "heads": (2,)}, steps=250, batch_size=32
+    ),
+    # 50 classes of Tiny-ImageNet, from 64 to 96 and 128 pixels, which are resized ones: half an hour on two cores and as long for its judgements.
+    "supervised/tinyimagenet_swin": replace(
+        SWIN, data="folder:tinyimagenet50", image_size=64, model_args={"depth": (2, 2, 2), "heads": (3, 6, 12)}, steps=6000, batch_size=128,
+        lr=2e-3, warmup=200, view="supervised", view_args={"min_area": 0.25}, mean=augment.IMAGENET_MEAN, std=augment.IMAGENET_STD,
+        also={"larger_windows": {
+            "windows": [4, 6, 8], "contents": ["resized"], "images": 2500, "tune": 300, "tune_windows": [4, 6, 8], "tune_lr": 3e-4, "batch_size": 128,
+        }},
+    ),
+    "supervised/cifar10_swin": replace(STEM_GPU, model="swin_v2_pocket", model_args={"dim": 96, "depth": (2, 6), "heads": (3, 6)}),
     # About twelve minutes on two cores; the long one fifty, and its judgements ten more.
     "simclr/cifar10_cpu": CPU,
     "simclr/cifar10_cpu_long": replace(

@@ -1,18 +1,23 @@
 """Further judgements of a trained method, which a preset's ``also`` asks for by name; each with its protocol in words."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minivit.augment import Recipe, View
+from minivit.augment import Recipe, View, evaluation
 from minivit.augment.geometry import HorizontalFlip, RandomResizedCrop
-from minivit.datasets import ImageData
+from minivit.datasets import SHAPES, ImageData, shapes
+from minivit.engine import fit
 from minivit.evaluate import evaluating, extract_features, judge, linear_probe, raw_pixels
 from minivit.layers.attention import Attention
-from minivit.methods import Method
-from minivit.transfer import fine_tune, sgd_probe
+from minivit.layers.window import WindowAttention
+from minivit.methods import Method, Supervised
+from minivit.models.swin import Swin
+from minivit.monitor import ActivationMonitor
+from minivit.transfer import at_window, classifier_accuracy, fine_tune, sgd_probe
 
 Figures = dict[str, float]
 Feature = Callable[[Tensor], Tensor]
@@ -109,6 +114,98 @@ def attention_logits(subject: Subject) -> Figures:
     return {"attention_logit": float(torch.stack(largest).max())}
 
 
+def larger_windows(
+    subject: Subject,
+    *,
+    windows: Sequence[int],
+    contents: Sequence[str],
+    images: int = 300,
+    tune: int = 0,
+    tune_windows: Sequence[int] = (),
+    tune_lr: float = 1e-3,
+    batch_size: int = 64,
+) -> Figures:
+    trained = subject.method.backbone
+    old, first, figures = trained.config, contents[0], {}
+
+    def at(window: int, **options: Any) -> Supervised:
+        return moved_to(subject.method, at_window(trained, window, **options))
+
+    def images_for(window: int, content: str, split: str, count: int) -> ImageData:
+        return seen_at(subject, split, content, old.image_size * window // old.window, count)
+
+    for window in windows:
+        for content in contents:
+            figures[f"{content}_{window}"] = classifier_accuracy(at(window), images_for(window, content, "test", images))
+        if window != old.window:
+            test = images_for(window, first, "test", images)
+            figures[f"{first}_{window}_stay"] = classifier_accuracy(moved_to(subject.method, trained, at(window).backbone.image_size), test)
+            other = {"resize": "geometric"} if old.bias == "table" else {"stretched": True}
+            if old.bias in ("table", "log", "linear"):
+                figures[f"{first}_{window}_other"] = classifier_accuracy(at(window, **other), test)
+    for window in tune_windows:
+        method, at_once = at(window), max(batch_size * old.window**2 // window**2, 2)
+        train = images_for(window, first, "train", tune * at_once)
+        fit(method, train, steps=tune, batch_size=at_once, lr=tune_lr, weight_decay=0.0, seed=subject.seed)
+        figures[f"{first}_{window}_tuned"] = classifier_accuracy(method, images_for(window, first, "test", images))
+    return figures
+
+
+def moved_to(method: Supervised, backbone: Swin, size: int | None = None) -> Supervised:
+    """The same classifier on this backbone, and images of ``size``, the backbone's own if not given; nothing random."""
+    view = method.recipe.eval
+    view = evaluation(size or backbone.image_size, mean=view.mean, std=view.std)
+    moved = Supervised(backbone, num_classes=method.num_classes, recipe=Recipe((view,), eval=view))
+    moved.classifier.load_state_dict(method.classifier.state_dict())
+    return moved.to(next(method.parameters()).device)
+
+
+def seen_at(subject: Subject, split: str, content: str, size: int, count: int) -> ImageData:
+    """Images for ``size``: "resized", which the view enlarges; or `shapes` of the old size in pixels, "many" or "one" in a wider view."""
+    data = getattr(subject, split)
+    if content == "resized":
+        return data.balanced(min(count, len(data)))
+    images, labels = drawn(count, {"train": 0, "test": 1}[split], size, {"many": None, "one": 1}[content])
+    return ImageData(images, labels, SHAPES, "shapes").to(data.labels.device)
+
+
+drawn = lru_cache(maxsize=16)(lambda count, seed, size, objects: shapes(count, seed, size=size, objects=objects))
+
+
+class AttentionPeaks:
+    """Of every block, in forward order: the largest weight that a query gives to one key, the mean over queries of that head where it is greatest."""
+
+    def __init__(self, model: nn.Module):
+        self.parts = [part for part in model.modules() if isinstance(part, WindowAttention)]
+
+    def __enter__(self) -> "AttentionPeaks":
+        self.largest: list[float] = []
+        self.handles = [part.register_forward_pre_hook(self._look) for part in self.parts]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    @torch.no_grad()
+    def _look(self, part: WindowAttention, inputs: tuple) -> None:
+        self.largest.append(part.maps(*inputs).amax(dim=-1).mean(dim=(0, 2)).max().item())
+
+
+def depth_profile(subject: Subject, *, images: int = 300) -> Figures:
+    test = subject.test.balanced(min(images, len(subject.test)))
+    figures = {}
+    for prefix, backbone in (("start_", subject.untrained), ("", subject.method.backbone)):
+        with ActivationMonitor(backbone) as monitor, AttentionPeaks(backbone) as peaks:
+            Subject(subject.method, backbone, subject.train, test, subject.seed).features(backbone, test)
+        amplitudes = list(monitor.amplitude.values())
+        figures |= {f"{prefix}amplitude_{i}": amplitude for i, amplitude in enumerate(amplitudes)}
+        figures[f"{prefix}growth"] = amplitudes[-1] / amplitudes[0]
+        figures[f"{prefix}range"] = max(amplitudes) / min(amplitudes)
+        figures[f"{prefix}peak"] = max(peaks.largest)
+    return figures
+
+
 @dataclass(frozen=True)
 class Protocol:
     """A judgement, ``(Subject, **options) -> figures``; in one sentence how its numbers come about; and the names of its options."""
@@ -141,6 +238,19 @@ PROTOCOLS = {
         fine_tuning,
         ("labels", *TRAINING),
     ),
+    "larger_windows": Protocol(
+        "CONTENT_W: accuracy of the trained classifier at window W, images larger in proportion: many or one object of the old size in pixels, or "
+        "resized; table bicubic, other biases with the old offsets' coordinates; _other: table geometric, coordinates stretched; _stay: old window, "
+        "same images; _tuned: after so many steps of AdamW, of as many pixels as in training, no decay",
+        larger_windows,
+        ("windows", "contents", "images", "tune", "tune_windows", "tune_lr", "batch_size"),
+    ),
+    "depth_profile": Protocol(
+        "amplitude_I: root mean square of the main branch after block I, test images; growth: last over first; range: largest over smallest; "
+        "peak: the largest weight of a query, mean over queries, in the most peaked head of all; start_: before training",
+        depth_profile,
+        ("images",),
+    ),
     "attention_logits": Protocol("attention_logit: the largest |q·k| / √d of any head and block on the test images", attention_logits),
 }
 ALWAYS = "knn: k 20, cosine, weights exp(s/0.1), all training images; probe: logistic regression, l2 1e-3, standardised features, no augmentation"
@@ -157,6 +267,14 @@ def check(also: dict[str, dict[str, Any]], method: Method, train: ImageData) -> 
             raise ValueError(f"also: {name} judges a projection, which {type(method).__name__} does not have.")
         if name == "attention_logits" and not any(isinstance(part, Attention) for part in method.backbone.modules()):
             raise ValueError(f"also: {name} looks at attention, which this backbone does not have.")
+        if name == "larger_windows":
+            if not (isinstance(method, Supervised) and isinstance(method.backbone, Swin)):
+                raise ValueError("also: larger_windows judges a classifier on a Swin, trained with labels.")
+            for content in options["contents"]:
+                if content not in ("many", "one", "resized") or (content != "resized" and train.name != "shapes"):
+                    raise ValueError(f"also: larger_windows of {train.name} has no content {content!r}: 'resized', and of shapes 'many' and 'one'.")
+        if name == "depth_profile" and not any(isinstance(part, WindowAttention) for part in method.backbone.modules()):
+            raise ValueError("also: depth_profile looks at the blocks of a Swin, which this backbone is not.")
         for absent in set(options.get("classes") or ()) - set(train.classes):
             raise ValueError(f"also: {name} asks for the class {absent!r}; {train.name} has {', '.join(train.classes)}.")
         for count in [*options.get("counts", ()), *filter(None, [options.get("labels")])]:

@@ -1,5 +1,6 @@
 """Judging a backbone by training on it: the papers' linear evaluation, and fine-tuning in its plain form."""
 import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,9 @@ from minivit.datasets import ImageData
 from minivit.engine import fit
 from minivit.evaluate import evaluating, extract_features
 from minivit.methods.supervised import LinearProbe, Supervised
+from minivit.models.swin import Swin
 from minivit.optim import scale_lr
+from minivit.weights import load_weights
 
 NESTEROV = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
 
@@ -72,3 +75,20 @@ def classifier_accuracy(method: Supervised, test: ImageData) -> float:
         device = next(method.parameters()).device
         logits, labels = extract_features(lambda x: method.classifier(method.backbone(x)), test, transform=method.recipe.eval, device=device)
     return (logits.argmax(1) == labels).float().mean().item()
+
+
+def at_window(model: Swin, window: int, *, stretched: bool = False, resize: str = "bicubic") -> Swin:
+    """The same weights in a Swin of another window, for images larger in proportion; yours stays as it is.
+
+    V1's table of biases is resized, "bicubic" or "geometric" (`resize_table`). V2's biases are computed anew: an offset keeps the coordinate
+    that it had in training; ``stretched`` gives every window the coordinates of its own size, as without ``pretrained_window``.
+    Source: Liu et al. 2022 (Swin V2), §3.3 and table 1.
+    """
+    old = model.config
+    if not isinstance(old.image_size, int) or not isinstance(old.window, int) or old.image_size * window % old.window:
+        raise ValueError(f"window={window}: no square image is larger than {old.image_size} as that window is than {old.window}.")
+    trained = None if stretched else old.pretrained_window or model.windows
+    config = replace(old, image_size=old.image_size * window // old.window, window=window, pretrained_window=trained)
+    larger = Swin(config, getattr(model.head, "out_features", 0)).to(next(model.parameters()))
+    load_weights(larger, model.state_dict(), "minivit", resize=resize)
+    return larger

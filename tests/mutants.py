@@ -30,7 +30,7 @@ import test_transfer
 import torch
 from torch import nn
 
-from minivit import augment, costs, engine, evaluate, losses, monitor, optim, presets, protocols, series, studies, weights
+from minivit import augment, costs, engine, evaluate, losses, monitor, optim, presets, protocols, series, studies, transfer, weights
 from minivit.layers import attention, block, norm, position, stems, window
 from minivit.methods import base, moco, moco_v3, simclr, supervised
 from minivit.models import early_convs, resnet, swin, vit
@@ -431,8 +431,8 @@ MUTANTS = {
     ),
     "MoCo v3 does not cross the views": Mutant(
         moco_v3.MoCoV3,
-        "p1, z2 = self.predict(x1), self.keys(x2)",
-        "p1, z2 = self.predict(x1), self.keys(x1)",
+        "z2 = self.keys(x2)",
+        "z2 = self.keys(x1)",
         partial(test_moco.test_v3_crosses_the_views_and_predicts_on_the_query_side_only, True, None),
     ),
     "MoCo v3 predicts on the key side": Mutant(
@@ -565,6 +565,15 @@ MUTANTS = {
         "x.var(dim=1",
         "x.var(dim=0",
         partial(test_swin.test_activation_monitor_sees_what_each_block_gives, "swin_v2_pocket"),
+    ),
+    "a Swin at another window stretches its coordinates": Mutant(
+        transfer.at_window, "None if stretched else", "None if True else", partial(test_transfer.test_a_swin_at_another_window, "log")
+    ),
+    "the most peaked head is the mean of all heads": Mutant(
+        protocols.AttentionPeaks,
+        "mean(dim=(0, 2)).max()",
+        "mean(dim=(0, 2)).mean()",
+        test_transfer.test_depth_profile_sees_amplitudes_and_the_most_peaked_head,
     ),
     # conv stems
     "a conv stem is linear: no ReLU between its convolutions": Mutant(

@@ -17,6 +17,7 @@ from minivit.optim import scale_lr
 from minivit.presets import train_and_judge
 from minivit.runs import Run
 from minivit.studies import draw, edf, read_study
+from minivit.transfer import at_window
 
 DATA = load_data("shapes", limit=40)
 
@@ -105,6 +106,14 @@ CASES = {
         lambda: WindowAttention(6, 3, 3)(torch.randn(3, 9, 6), torch.ones(2, 9, 9, dtype=torch.bool)), "3 windows of 9 tokens do not fit .* 2 masks"
     ),
     "unknown way to resize a table": (lambda: resize_table(torch.randn(3, 5, 5), 4, "nearest"), "resize='nearest': a table"),
+    "a window that no square image fits": (lambda: at_window(create_model("swin_t", image_size=(64, 96)), 8), "window=8: no square image"),
+    "larger windows of a ViT": (
+        lambda: judged("supervised/pocket", larger_windows={"windows": [4], "contents": ["many"]}), "judges a classifier on a Swin"
+    ),
+    "more objects than the data can draw": (
+        lambda: judged("supervised/pocket_swin", "swin_pocket", larger_windows={"windows": [4], "contents": ["few"]}), "has no content 'few'"
+    ),
+    "a depth profile of a ViT": (lambda: judged("supervised/pocket", depth_profile={}), "looks at the blocks of a Swin"),
     "a monitor of nothing": (lambda: ActivationMonitor(create_model("resnet_pocket")), "ResNet has no transformer block"),
 }
 

@@ -5,7 +5,7 @@ import torch
 
 matplotlib.use("Agg")
 from minivit.course.checks import EXERCISES, check  # noqa: E402
-from minivit.course.plots import ch03, ch05, ch07  # noqa: E402
+from minivit.course.plots import ch03, ch05, ch07, ch10  # noqa: E402
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -127,3 +127,64 @@ def test_chapter_07s_patients_differ_from_the_right_head_in_one_way_each():
         out = head(x)
         measured[name] = sum(p.numel() for p in head.parameters()), bool(out.mean(0).abs().max() < 1e-3)
     assert measured == {"A": (3232, False), "B": (3072, True), "C": (3168, False)}
+
+
+def test_chapter_10s_maps_mark_what_was_trained_and_hatch_what_nobody_knows():
+    table = torch.arange(49.0).view(7, 7)
+    figure = ch10.extended({"a": {4: table, 8: None}, "b": {4: 2 * table, 8: torch.zeros(15, 15)}}, one_scale=True)
+    panels = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in panels] == ["window 4 (trained)", "window 8", "", ""]
+    unknown = panels[1].images[0].get_array()
+    assert unknown.mask.sum() == 225 - 49 and torch.equal(torch.tensor(unknown[4:11, 4:11].filled()), table - table.mean())
+    assert [bool(patch.get_hatch()) for axes in panels for patch in axes.patches] == [True, False, False]
+    assert {axes.images[0].get_clim() for axes in panels} == {(-24, 24)}  # the first row's, of all
+    ch10.plt.close("all")
+
+
+@pytest.mark.parametrize("side, window, shift", [(8, 4, 2), (12, 4, 1), (15, 5, 2)])
+def test_chapter_10s_rolled_map_joins_what_the_mask_forbids(side, window, shift):
+    """Letters of the right panel: tokens of one window may look at each other just where they have the same letter."""
+    from minivit.layers.window import partition, shift_mask
+
+    figure = ch10.shifting(side, window, shift)
+    assert [axes.get_title() for axes in figure.axes][1].endswith(f"{(side // window + 1) ** 2} pieces")
+    cut = (torch.arange(side) + window - shift) // window
+    letters = (cut[:, None] * 100 + cut).roll((-shift, -shift), (0, 1)).double()
+    letters = partition(letters[None, :, :, None], window)
+    assert torch.equal(letters == letters.mT, shift_mask(side, side, window, (shift, shift)))
+    ch10.plt.close("all")
+
+
+def test_chapter_10s_masks_count_the_forbidden_pairs():
+    from minivit.layers.window import shift_mask
+
+    figure = ch10.masks(shift_mask(8, 8, 4, (2, 2)))
+    assert [axes.get_title() for axes in figure.axes] == [f"window {i}: {n} forbidden" for i, n in enumerate((0, 128, 128, 192), 1)]
+    ch10.plt.close("all")
+
+
+def test_chapter_10s_amplitudes_take_one_run_or_several_seeds():
+    seeds, one = torch.rand(3, 6).numpy() + 1, torch.rand(6).numpy() + 1
+    figure = ch10.amplitudes({"a": {"pre": seeds}, "b": {"pre": one, "post": one}}, guess=2.0)
+    left, right = figure.axes
+    assert [len(line.get_xdata()) for line in left.lines] == [6] and [line.get_label() for line in right.lines][:2] == ["pre", "post"]
+    assert any(line.get_label() == "your guess" for line in right.lines)
+    ch10.plt.close("all")
+
+
+def test_chapter_10s_windows_are_drawn_with_recorded_seeds_and_without():
+    live, seeds = {"a": {"4": [0.5], "8": [0.4]}}, {"a": {"4": [0.4, 0.6], "8": [0.3, 0.5]}}
+    for recorded, said in ((seeds, ["a, recorded", "chance 0.10", "your guess", "a"]), ({}, ["chance 0.10", "your guess", "a"])):
+        axes = ch10.at_windows(live, recorded, {"chance": 0.1}, guess=0.2).axes[0]
+        assert sorted(axes.get_legend_handles_labels()[1]) == sorted(said)
+    ch10.plt.close("all")
+
+
+def test_chapter_10s_attentions_of_the_exercise_are_what_their_names_say():
+    from minivit.course.ex10 import ATTENTIONS, changed
+
+    noticed = {name: changed(attend) for name, attend in ATTENTIONS.items()}
+    assert {name: int(table.sum()) for name, table in noticed.items()} == {
+        "right": 4, "rolled the other way": 16, "no mask": 16, "not rolled back": 4, "not shifted": 16,
+    }  # fmt: skip
+    assert noticed["right"][:2, :2].all() and noticed["not rolled back"][-2:, -2:].all() and noticed["no mask"][-1, -1]

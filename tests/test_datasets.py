@@ -84,6 +84,29 @@ def test_the_first_shapes_do_not_depend_on_how_many_follow(few, many):
     assert torch.equal(some_labels, all_labels[:few])
 
 
+@pytest.mark.parametrize("size, objects", [(48, None), (67, None), (96, 1), (128, None)])
+def test_a_wider_view_has_more_objects_of_the_same_size(size, objects):
+    """As much is covered as so many objects cover; by default one for each 32 × 32 pixels, counting those that the border cuts by what is seen."""
+    images, labels = shapes(60, 3, size=size, objects=objects)
+    assert images.shape == (60, 3, size, size) and labels.tolist() == [i % 10 for i in range(60)]
+    assert torch.equal(images[:13], shapes(13, 3, size=size, objects=objects)[0])
+    thin = torch.isin(labels, torch.tensor([SHAPES.index(name) for name in ("ring", "plus", "crescent", "dots")]))
+
+    def covered(images):  # these leave most of a picture free: its median is the background
+        background = images.flatten(2).int().median(-1).values[:, :, None, None]
+        return ((images - background).abs().amax(1) > 30).sum((1, 2))[thin].double().mean()
+
+    share = covered(images) / covered(shapes(60, 3, size=64, objects=1)[0]) / (objects or size / 32) ** 2
+    assert 0.85 < share < 1.25  # 1.18 at 48: objects stand in the middle of their 32 × 32, of which the border cuts a quarter
+
+
+def test_more_room_around_one_shape_changes_nothing_else():
+    near, far = shapes(40, 7)[0], shapes(40, 7, size=64, objects=1)[0][:, :, 16:48, 16:48]
+    assert (near.int() - far.int()).abs().max() <= 16  # the noise, of −8 to 8
+    edges = shapes(40, 7, size=64, objects=1)[0][:, :, :3]
+    assert (edges.int().amax((2, 3)) - edges.int().amin((2, 3))).max() <= 16  # one colour: nothing is there
+
+
 def test_no_training_shape_is_a_test_shape(train, test):
     assert not {i.numpy().tobytes() for i in train.images} & {i.numpy().tobytes() for i in test.images}
 

@@ -11,8 +11,8 @@ import minivit
 
 ROOT = Path(minivit.__file__).parents[1]
 FLOORS = ["layers", "models", "losses", "augment", "downloads", "folders", "datasets", "methods", "optim", "distributed", "evaluate",
-          "costs", "series", "runs", "callbacks", "monitor", "engine", "transfer", "protocols", "presets", "studies",
-          "weights", "replay", "doctor", "course", "__main__"]  # fmt: skip
+          "costs", "series", "runs", "callbacks", "monitor", "engine", "weights", "transfer", "protocols", "presets", "studies",
+          "replay", "doctor", "course", "__main__"]  # fmt: skip
 FILES = sorted((ROOT / "minivit").rglob("*.py"))
 
 

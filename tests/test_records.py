@@ -188,6 +188,15 @@ LIVE = {
         "τ = 1: share of the possible 4": lambda runs: (v3_start(1.0) - runs["tau1"]["last_10"]["loss"]) / 4,
         "τ = 1: linear probe": figure("tau1", "probe"),
     }),
+    "10_swin_v2": ("chapter_10", {
+        "first loss, as a share of chance": lambda runs: runs["live"]["loss_every_10"][0] / np.log(10),
+        "accuracy on the last ten training batches": figure("live", "accuracy", "last_10"),
+        "accuracy at the own window": figure("live", "many_4"),
+        "accuracy at window 6": figure("live", "many_6"),
+        "accuracy at window 8": figure("live", "many_8"),
+        "64 pixels: the old window": figure("live", "many_8_stay"),
+        "64 pixels: the old window minus window 8": lambda runs: runs["live"]["final"]["many_8_stay"] - runs["live"]["final"]["many_8"],
+    }),
 }  # fmt: skip
 
 

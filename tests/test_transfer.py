@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from randomise import randomise
 from torch import nn
 
 from minivit import Supervised, create_model, extract_features, fine_tune, linear_probe, load_data, preset, sgd_probe
@@ -12,8 +13,8 @@ from minivit.evaluate import evaluating, knn_accuracy
 from minivit.layers.norm import BatchNorm
 from minivit.methods import LinearProbe
 from minivit.presets import PRESETS, final_figures, train_and_judge
-from minivit.protocols import PROTOCOLS, Subject, further_figures, in_words, turned
-from minivit.transfer import classifier_accuracy
+from minivit.protocols import PROTOCOLS, Subject, further_figures, in_words, seen_at, turned
+from minivit.transfer import at_window, classifier_accuracy
 
 QUIET = {"device": "cpu"}
 AS_IT_IS = Recipe((evaluation(32),), eval=evaluation(32))
@@ -217,7 +218,76 @@ def test_every_judgement_answers_and_says_how(subject):
     assert all(0 <= value <= 1 for value in figures.values())
     words = in_words(also)
     assert len(words) == 5 and words[-1].endswith("(labels 20, epochs 1)")
-    assert set(PROTOCOLS) == {"projection", "quarter_turns", "few_labels", "sgd_probe", "fine_tune", "attention_logits"}
+    further = {"projection", "quarter_turns", "attention_logits", "larger_windows", "depth_profile"}
+    assert set(PROTOCOLS) == {"few_labels", "sgd_probe", "fine_tune"} | further
+
+
+# ---------------------------------------------------------------------------------------------------- Swins at other windows
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", ["table", "log", "linear", "paper", "none"])
+def test_a_swin_at_another_window(bias):
+    """Weights are the old ones; a bias of V2 keeps the old offsets' values, one that is stretched keeps those of the border."""
+    trained = randomise(create_model("swin_v2_pocket", bias=bias, num_classes=3))
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+    same, larger = at_window(trained, 4), at_window(trained, 7)
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    assert torch.equal(same(x), trained(x)) and larger(torch.randn(2, 3, 56, 56, dtype=torch.float64)).shape == (2, 3)
+    assert larger.windows == ((7, 7), (7, 7)) and larger.image_size == 56
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
+    old, new = (model.stages[1].blocks[1].attn.position_bias for model in (trained, larger))
+    if bias in ("log", "linear", "paper"):
+        torch.testing.assert_close(new.table()[:, 3:-3, 3:-3], old.table())
+    if bias in ("log", "linear"):
+        stretched = at_window(trained, 7, stretched=True).stages[1].blocks[1].attn.position_bias.table()
+        torch.testing.assert_close(stretched[:, ::2, ::2], old.table()) if bias == "linear" else None
+        torch.testing.assert_close(stretched[:, 0, 0], old.table()[:, 0, 0])
+    if bias == "table":
+        assert not torch.allclose(new.table, at_window(trained, 7, resize="geometric").stages[1].blocks[1].attn.position_bias.table)
+
+
+@pytest.fixture(scope="module")
+def window_subject():
+    chosen = preset("supervised/pocket_swin", limit=60, batch_size=20, steps=3)
+    train, test = chosen.load()
+    return Subject(chosen.fit(train)[0], chosen.build(10).backbone, train, test, seed=0)
+
+
+def test_larger_windows_judges_every_content_and_way(window_subject):
+    options = {"windows": [4, 6], "contents": ["many", "one", "resized"], "images": 20, "tune": 1, "tune_windows": [6], "batch_size": 9}
+    before = [p.clone() for p in window_subject.method.parameters()]
+    figures = further_figures(window_subject, {"larger_windows": options})
+    by_content = {f"{content}_{window}" for content in ("many", "one", "resized") for window in (4, 6)}
+    assert set(figures) == by_content | {"many_6_stay", "many_6_other", "many_6_tuned"}
+    assert figures["many_4"] == figures["one_4"]  # 32 pixels hold one object
+    assert all(torch.equal(old, new) for old, new in zip(before, window_subject.method.parameters()))
+
+
+def test_seen_at_draws_the_same_shapes_and_takes_other_images_as_they_are(window_subject):
+    for split in ("train", "test"):
+        same, wide = (seen_at(window_subject, split, "many", size, 10) for size in (32, 64))
+        assert torch.equal(same.images, getattr(window_subject, split).images[:10]) and wide.images.shape == (10, 3, 64, 64)
+    assert seen_at(window_subject, "test", "resized", 64, 10**6).images.shape[1:] == (3, 32, 32)
+
+
+def test_depth_profile_sees_amplitudes_and_the_most_peaked_head():
+    chosen = preset("supervised/pocket_deep", limit=50, batch_size=20, steps=2, model_args={"dim": 8, "depth": (3,), "heads": (2,)})
+    train, test = chosen.load()
+    method = chosen.fit(train)[0]
+    untrained = chosen.build(10).backbone
+    found = further_figures(Subject(method, untrained, train, test, 0), {"depth_profile": {}})
+    assert set(found) == {p + n for p in ("", "start_") for n in ("amplitude_0", "amplitude_1", "amplitude_2", "growth", "range", "peak")}
+    amplitudes, heads = [], []
+    for block in method.backbone.stages[0].blocks:
+        block.register_forward_hook(lambda module, inputs, out: amplitudes.append(out.square().mean().sqrt().item()))
+        block.attn.register_forward_pre_hook(lambda module, inputs: heads.append(module.maps(*inputs).amax(-1).mean((0, 2))))
+    with torch.no_grad():
+        method.backbone(method.recipe.eval(test.images.float() / 255))
+    assert [found[f"amplitude_{i}"] for i in range(3)] == pytest.approx(amplitudes, rel=1e-4)
+    assert found["range"] == pytest.approx(max(amplitudes) / min(amplitudes), rel=1e-4)
+    assert found["growth"] == pytest.approx(amplitudes[-1] / amplitudes[0], rel=1e-4)
+    assert found["peak"] == pytest.approx(torch.stack(heads).max().item(), rel=1e-4)
 
 
 def test_every_presets_judgements_exist():

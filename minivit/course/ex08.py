@@ -48,7 +48,10 @@ EXERCISES_08 = {
         cases=((_dense, 20, 62), (_dense, 10, 30), (_dense, 25, 40)),
         reference=_once,
         mistakes=(
-            (lambda a, every, epoch: list(a[:: round(epoch / every)]), "every third measurement is no epoch: 62 steps are not 60, and you began with the first one."),
+            (
+                lambda a, every, epoch: list(a[:: round(epoch / every)]),
+                "every third measurement is no epoch: 62 steps are not 60, and you began with the first one.",
+            ),
             (
                 lambda a, every, epoch: list(a[round(epoch / every) - 1 :: round(epoch / every)]),
                 "every third measurement drifts away from the epochs: the tenth epoch ends after 620 steps, not 600.",
@@ -112,11 +115,17 @@ EXERCISES_08 = {
         cases=((_case(0),), (_case(1)[::-1],)),
         reference=_lengths,
         mistakes=(
-            (lambda gs: [sum(g.norm().item() for layer, g in gs if layer == n) for n in dict.fromkeys(x for x, _ in gs)], "lengths of a layer's tensors do not add; their squares do."),
+            (
+                lambda gs: [sum(g.norm().item() for layer, g in gs if layer == n) for n in dict.fromkeys(x for x, _ in gs)],
+                "lengths of a layer's tensors do not add; their squares do.",
+            ),
             (lambda gs: [v**2 for v in _lengths(gs)], "you left out the square root."),
             (lambda gs: _lengths(gs, power=math.inf), "that is the largest single number, not the length."),
             (lambda gs: [g.norm().item() for _, g in gs], "one number for each layer, not for each tensor."),
         ),
-        hints=("Length of a layer: √ of the sum of the squared lengths of its tensors.", "`torch._foreach_norm(list)`, then one `torch.stack(…).tolist()`."),
+        hints=(
+            "Length of a layer: √ of the sum of the squared lengths of its tensors.",
+            "`torch._foreach_norm(list)`, then one `torch.stack(…).tolist()`.",
+        ),
     ),
 }

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from minivit.augment import generator_of
 from minivit.course.claims import ROOT
-from minivit.course.plots import ch00, ch01, ch02, ch03, ch05, ch07, ch08
+from minivit.course.plots import ch00, ch01, ch02, ch03, ch05, ch07, ch08, ch10
 from minivit.course.plots.style import save_slide, use_style
 from minivit.datasets import load_data
 from minivit.engine import batch_ids, make_batch
@@ -17,6 +17,7 @@ from minivit.evaluate import extract_features, raw_pixels
 from minivit.presets import preset
 from minivit.runs import write_atomic
 from minivit.studies import read_study, values
+from minivit.transfer import at_window
 
 STORED = Path("data/runs/chapter_00/neighbours.json")
 QUERY = 660  # a disc
@@ -184,6 +185,39 @@ def chapter_08(root: Path) -> tuple[Figure, str]:
     return ch08.heat(heats, knn, lines), ch08.heat_alt(heats, knn)
 
 
+BIASES = Path("data/runs/chapter_10/biases.json")
+WAYS = {"table": "table + bicubic", "linear": "linear CPB", "log": "log CPB"}
+
+
+def record_10(root: Path = ROOT) -> None:
+    """Train a pocket Swin with each of three biases at window 4 and store the bias of the head where it is strongest, at 4, 8 and 16."""
+    torch.set_num_threads(1)
+    stored = {}
+    for bias in WAYS:
+        experiment = preset("supervised/pocket_swin", model_args={"depth": (2, 2), "bias": bias})
+        train, _ = experiment.load()
+        trained = experiment.fit(train, seed=1)[0].backbone
+        stored[bias] = {}
+        for window in (4, 8, 16):
+            block = at_window(trained, window).stages[1].blocks[0]
+            with torch.no_grad():
+                table = block.attn.position_bias.table if bias == "table" else block.attn.position_bias.table()
+            head = int(table.flatten(1).std(1).argmax()) if window == 4 else head
+            stored[bias][window] = [[round(value, 2) for value in row] for row in table[head].tolist()]
+    write_atomic(root / BIASES, (json.dumps(stored) + "\n").encode())
+
+
+def biases(root: Path = ROOT) -> dict[str, dict[int, torch.Tensor]]:
+    """What `record_10` stored: way → window → the bias of every offset."""
+    stored = json.loads((root / BIASES).read_text())
+    return {WAYS[bias]: {int(window): torch.tensor(table) for window, table in maps.items()} for bias, maps in stored.items()}
+
+
+def chapter_10(root: Path) -> tuple[Figure, str]:
+    alt = "Biases that one head learned at window 4, and what table + bicubic, linear CPB and log CPB make of them at windows 8 and 16: the table is "
+    return ch10.extended(biases(root)), alt + "stretched, the other two keep the trained offsets and go on beyond them."
+
+
 FIGURES = {
     "00": ("00_neighbours", chapter_00, record_00),
     "01": ("01_shuffled", chapter_01, record_01),
@@ -192,6 +226,7 @@ FIGURES = {
     "05": ("05_queue", chapter_05, record_05),
     "07": ("07_corridor", chapter_07, lambda root: None),  # all of it is in the study's log
     "08": ("08_heat", chapter_08, lambda root: None),
+    "10": ("10_biases", chapter_10, record_10),
 }
 
 

@@ -57,10 +57,12 @@ class MoCoV3(Method):
 
     def forward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         x1, x2 = batch.views
-        p1, z2 = self.predict(x1), self.keys(x2)
+        z2 = self.keys(x2)
+        z1 = self.keys(x1) if self.symmetric else None
+        p1 = self.predict(x1)
         loss = self.contrast(p1, z2)
         if self.symmetric:
-            loss = loss + self.contrast(self.predict(x2), self.keys(x1))
+            loss = loss + self.contrast(self.predict(x2), z1)
         return loss, {"accuracy": contrastive_accuracy(p1, z2), "z_spread": spread(z2), "p_spread": spread(p1)}
 
     def predict(self, x: Tensor) -> Tensor:

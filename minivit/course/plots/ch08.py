@@ -11,6 +11,7 @@ from minivit.course.plots.common import baseline_lines, points_axes
 from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
 
 Curve = tuple[Sequence[int], Sequence[float]]
+Table = Mapping[str, Mapping[str, Sequence[float]]]  # line, setting -> a figure for each seed
 Layers = Mapping[str, np.ndarray]  # layer, from the pixels on -> its figure at every step
 ARMS = {"learned": (RED, "-", "o"), "frozen": (BLUE, "--", "s"), "conv stem": (GREEN, "-.", "D")}
 DEPTH = {"first": (RED, "-"), "second": (ORANGE, "--"), "third": (BLUE, "-."), "fourth": (PURPLE, ":")}
@@ -169,14 +170,15 @@ def dense(curves: Mapping[str, Curve], dips: Sequence[int], lines: Mapping[str, 
     return figure
 
 
-def by_rate(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], *, ylabel: str, lines: Mapping[str, float], log: bool = False) -> Figure:
+def by_rate(panels: Mapping[str, Table], *, ylabel: str, lines: Mapping[str, float], log: bool = False) -> Figure:
     """A panel for each optimizer: a measure against the learning rate, a line for each stem, whiskers over seeds; a diverged run leaves a gap."""
     figure, axes = plt.subplots(1, len(panels), figsize=(min(3.2 * len(panels) + 1.5, 13), 4.2), squeeze=False, sharey=True)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for name, cells in curves.items():
             colour, style, marker = ARMS[name]
             means = [np.mean(v) for v in cells.values()]
-            ax.errorbar(list(cells), means, [np.std(v, ddof=1) for v in cells.values()], color=colour, linestyle=style, marker=marker, capsize=3, label=name)
+            spread = [np.std(v, ddof=1) for v in cells.values()]
+            ax.errorbar(list(cells), means, spread, color=colour, linestyle=style, marker=marker, capsize=3, label=name)
         baseline_lines(ax, lines) if not log else ax.axhline(3, color=GREY, linestyle=":", label="3: a spike")
         ax.set(xlabel="learning rate", title=title)
         ax.tick_params(axis="x", labelrotation=35, labelsize=10)
