@@ -76,7 +76,7 @@ def heat(arms: Mapping[str, Layers], knn: Mapping[str, Curve], lines: Mapping[st
     if guess is not None:
         axes[1, 0].text(2, 0.5, f"your guess: {guess:g}", va="center", fontsize=11)
     axes[0, 0].set(ylabel="kNN accuracy")
-    axes[0, -1].legend(fontsize=10, loc="upper right", ncols=3)
+    axes[0, -1].legend(fontsize=9, loc="upper right", ncols=3, handlelength=1.6, columnspacing=1)
     bar = figure.colorbar(drawn, ax=axes[1], label="over its running median", ticks=[1, 2, 3, top], format="%g", extend="max")
     bar.ax.minorticks_off()
     return figure
