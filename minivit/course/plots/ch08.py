@@ -1,4 +1,5 @@
 """Chapter 08: every layer's gradient over its running median, step by step; Adam's memory; what cures do, at which rate."""
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -24,7 +25,7 @@ def name_of(layer: str) -> str:
     return {"stem": "patch projection", "norm": "last norm"}.get(layer, layer)
 
 
-def ratios_of(norms: Layers) -> dict[str, np.ndarray]:
+def ratios_of(norms: Mapping[str, Sequence[float] | np.ndarray]) -> dict[str, np.ndarray]:
     """Each layer's gradient over its running median."""
     return {layer: series.over_median(np.asarray(values)) for layer, values in norms.items()}
 
@@ -35,11 +36,12 @@ def unrest(ratios: Layers, *, since: int) -> dict[str, float]:
 
 
 def told(runs: Sequence[dict], cell: str, figure: str) -> list[float]:
-    """One figure of a cell, seed by seed: "knn", "rms_stem", or "front", the larger of stem's and first block's ratio; [] where a layer has none."""
-    found = [run for run in sorted(runs, key=lambda run: run["seed"]) if run["cell"] == cell and "final" in run]
+    """One figure of a cell, seed by seed: "knn", "rms_stem", or "front", the larger of stem's and first block's ratio. NaN of a run that diverged,
+    [] where a layer has none."""
+    found = [run for run in sorted(runs, key=lambda run: run["seed"]) if run["cell"] == cell and "error" not in run]
     if figure == "front":
-        return [max(run["monitor"].get("ratio_stem", 0), run["monitor"]["ratio_block0"]) for run in found]
-    reports = [run["final"] | run["monitor"] for run in found]
+        return [math.nan if "diverged" in run else max(run["monitor"].get("ratio_stem", 0), run["monitor"]["ratio_block0"]) for run in found]
+    reports = [{figure: math.nan} if "diverged" in run else run["final"] | run["monitor"] for run in found]
     return [report[figure] for report in reports if figure in report]
 
 
