@@ -1,11 +1,12 @@
 """The course's own parts: exercises that answer rightly, and figures that say what they show."""
 import matplotlib
+import numpy as np
 import pytest
 import torch
 
 matplotlib.use("Agg")
 from minivit.course.checks import EXERCISES, check  # noqa: E402
-from minivit.course.plots import ch03, ch05, ch07, ch09, ch10  # noqa: E402
+from minivit.course.plots import ch03, ch05, ch07, ch08, ch09, ch10  # noqa: E402
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -127,6 +128,44 @@ def test_chapter_07s_patients_differ_from_the_right_head_in_one_way_each():
         out = head(x)
         measured[name] = sum(p.numel() for p in head.parameters()), bool(out.mean(0).abs().max() < 1e-3)
     assert measured == {"A": (3232, False), "B": (3072, True), "C": (3168, False)}
+
+
+def test_chapter_08s_heat_map_is_front_to_back_and_says_what_is_frozen():
+    jump = np.ones(60)
+    jump[40:] = 4.0
+    arms = {"learned": ch08.ratios_of({"stem": jump, "block0": np.ones(60)}), "frozen": ch08.ratios_of({"block0": np.ones(60)})}
+    assert arms["learned"]["stem"].max() == 4 and arms["learned"]["stem"].argmax() == 40
+    knn = {arm: ([29, 59], [0.3, 0.4]) for arm in arms}
+    figure = ch08.heat(arms, knn, {"chance": 0.1}, guess=3)
+    below = figure.axes[2:4]
+    assert [label.get_text() for label in below[0].get_yticklabels()] == ["patch projection", "block 1"]
+    assert [text.get_text() for axes in below for text in axes.texts] == ["your guess: 3", "frozen: no gradient"]
+    assert np.isnan(below[1].images[0].get_array().filled(np.nan)[0]).all() and below[0].images[0].get_array()[0, 40] == 4
+    assert "learned: at the most 4.0 times the median, in patch projection; kNN ends at 0.40" in ch08.heat_alt(arms, knn)
+    ch08.plt.close("all")
+
+
+def test_chapter_08s_unrest_is_a_deviation_of_logarithms():
+    halves_and_doubles = np.array([100.0] * 3 + [0.5, 2.0] * 20)
+    assert ch08.unrest({"a": halves_and_doubles, "b": np.ones(43)}, since=3) == {"a": pytest.approx(np.log(2)), "b": 0.0}
+
+
+def test_chapter_08s_figures_of_a_cell_are_in_the_order_of_the_seeds():
+    def run(seed, cell="a", **ratios):
+        return {"cell": cell, "seed": seed, "final": {"knn": seed / 10}, "monitor": ratios}
+
+    runs = [run(2, ratio_stem=1, ratio_block0=3), run(1, ratio_stem=4, ratio_block0=2), run(1, "b", ratio_block0=5)]
+    runs.append({"cell": "a", "seed": 3, "error": "x"})
+    assert ch08.told(runs, "a", "knn") == [0.1, 0.2] and ch08.told(runs, "a", "front") == [4, 3]
+    assert ch08.told(runs, "b", "front") == [5] and ch08.told(runs, "b", "ratio_stem") == []
+
+
+def test_chapter_08s_cures_leave_out_what_a_frozen_layer_has_not():
+    figure = ch08.cures({"stem": {"the patient": [3.0, 5.0], "2 frozen": []}}, {"stem": 3})
+    axes = figure.axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [4.0, 0]
+    assert [text.get_text() for text in axes.texts] == ["4.0", "frozen: none"]
+    ch08.plt.close("all")
 
 
 def test_a_timed_look_has_its_seconds_of_training():

@@ -11,6 +11,7 @@ from test_notebooks import NOTEBOOKS, bands
 import minivit
 from minivit import preset
 from minivit.course.claims import ledger, minus, side_of, verdict
+from minivit.course.plots import ch08
 from minivit.replay import replay
 from minivit.runs import Run, config_hash
 from minivit.studies import draw, read_study, values
@@ -124,6 +125,21 @@ def v3_start(temperature: float) -> float:
     return 4 * temperature * np.log(preset("moco_v3/pocket_live").batch_size)
 
 
+def unrest(cell: str, layer: str):
+    """Chapter 08: how restless a layer's gradient is after the warm-up; of "block", the most restless one."""
+
+    def of(runs):
+        norms = {name.removeprefix("grad/"): values for name, values in runs[cell]["series"].items() if name.startswith("grad/") and values}
+        return max(value for name, value in ch08.unrest(ch08.ratios_of(norms), since=30).items() if name.startswith(layer))
+
+    return of
+
+
+def largest_ratio(runs) -> float:
+    """Chapter 08: of all layers of the frozen network."""
+    return max(value for name, value in runs["frozen"]["monitor"].items() if name.startswith("ratio_") and "_max_" not in name)
+
+
 # Notebook -> its study, and for each band its value in the study's runs of one seed: {cell: run}.
 LIVE = {
     "00_start_here": ("chapter_00", {
@@ -187,6 +203,20 @@ LIVE = {
         "τ = 1: fall, as a share of the loss": lambda runs: 1 - runs["tau1"]["last_10"]["loss"] / runs["tau1"]["loss_every_10"][0],
         "τ = 1: share of the possible 4": lambda runs: (v3_start(1.0) - runs["tau1"]["last_10"]["loss"]) / 4,
         "τ = 1: linear probe": figure("tau1", "probe"),
+    }),
+    "08_instability_lab": ("chapter_08", {
+        "learned: largest ratio of the patch projection": figure("learned", "ratio_stem", "monitor"),
+        "learned: largest ratio of the last block": figure("learned", "ratio_block3", "monitor"),
+        "frozen: largest ratio of any layer": largest_ratio,
+        "learned: unrest of the patch projection": unrest("learned", "stem"),
+        "unrest of the patch projection over the last block's": lambda runs: unrest("learned", "stem")(runs) / unrest("learned", "block3")(runs),
+        "… over that of any block of the twin": lambda runs: unrest("learned", "stem")(runs) / unrest("frozen", "block")(runs),
+        "learned: RMS of the patch projection": figure("learned", "rms_stem", "monitor"),
+        "learned: RMS of the last block": figure("learned", "rms_block3", "monitor"),
+        "learned: kNN": figure("learned", "knn"),
+        "frozen: kNN": figure("frozen", "knn"),
+        "kNN of random weights": figure("learned", "random_knn"),
+        "kNN of raw pixels": figure("learned", "raw_knn"),
     }),
     "09_conv_stem": ("chapter_09", {
         "P, AdamW: accuracy": figure("p_adamw", "accuracy"),

@@ -10,10 +10,13 @@ from minivit.course.ex02 import EXERCISES_02
 from minivit.course.ex03 import EXERCISES_03
 from minivit.course.ex05 import EXERCISES_05
 from minivit.course.ex07 import EXERCISES_07
+from minivit.course.ex08 import EXERCISES_08
 from minivit.course.ex09 import EXERCISES_09
 from minivit.course.ex10 import EXERCISES_10
 
-EXERCISES = EXERCISES_00 | EXERCISES_01 | EXERCISES_02 | EXERCISES_03 | EXERCISES_05 | EXERCISES_07 | EXERCISES_09 | EXERCISES_10
+EXERCISES = (
+    EXERCISES_00 | EXERCISES_01 | EXERCISES_02 | EXERCISES_03 | EXERCISES_05 | EXERCISES_07 | EXERCISES_08 | EXERCISES_09 | EXERCISES_10
+)
 _attempts: dict[str, int] = {}
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from minivit.augment import generator_of
 from minivit.course.claims import ROOT
-from minivit.course.plots import ch00, ch01, ch02, ch03, ch05, ch07, ch09, ch10
+from minivit.course.plots import ch00, ch01, ch02, ch03, ch05, ch07, ch08, ch09, ch10
 from minivit.course.plots.style import save_slide, use_style
 from minivit.datasets import load_data
 from minivit.engine import batch_ids, make_batch
@@ -174,6 +174,18 @@ def chapter_07(root: Path) -> tuple[Figure, str]:
     return ch07.corridors(curves, batch), ch07.corridors_alt(curves, batch)
 
 
+def chapter_08(root: Path) -> tuple[Figure, str]:
+    _, runs = read_study(root / "data/runs/chapter_08")
+    heats, knn = {}, {}
+    for arm in ("learned", "frozen"):
+        kept = next(run["series"] for run in runs if (run["cell"], run["seed"]) == (arm, 0))
+        norms = {name.removeprefix("grad/"): kept[name] for name in kept if name.startswith("grad/") and kept[name]}
+        heats[arm], every = ch08.ratios_of(norms), len(kept["loss"]) // len(kept["knn"])
+        knn[arm] = ([every * (i + 1) - 1 for i in range(len(kept["knn"]))], kept["knn"])
+    lines = {"chance": 0.1, **{name: mean(values(runs, "learned", f"{name.split()[0]}_knn")) for name in ("random weights", "raw pixels")}}
+    return ch08.heat(heats, knn, lines), ch08.heat_alt(heats, knn)
+
+
 SEARCH = Path("data/runs/chapter_09/search.json")
 CENTRES = {"P, AdamW": (3e-3, 0.05), "P, SGD": (0.15, 1e-4), "C, AdamW": (4e-3, 0.05), "C, SGD": (0.08, 1e-4)}  # those of chapter 09's live runs
 
@@ -254,6 +266,7 @@ FIGURES = {
     "03": ("03_similarity", chapter_03, record_03),
     "05": ("05_queue", chapter_05, record_05),
     "07": ("07_corridor", chapter_07, lambda root: None),  # all of it is in the study's log
+    "08": ("08_heat", chapter_08, lambda root: None),
     "09": ("09_distributions", chapter_09, record_09),
     "10": ("10_biases", chapter_10, record_10),
 }
