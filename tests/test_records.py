@@ -87,6 +87,15 @@ def test_moco_v3_learns_photographs():
     assert final["knn"] >= final["raw_knn"] + 0.10 and final["probe"] >= final["raw_probe"] + 0.10
 
 
+def test_the_swin_on_photographs_beats_its_baselines_within_an_hour():
+    """50 classes of Tiny-ImageNet, pictures of 64 pixels."""
+    card = Run.load(RUNS / "swin_tinyimagenet_cpu").card
+    final = card["final"]
+    assert card["data"]["images"] == 25_000 and card["test_images"] == 2_500 and card["train_seconds"] <= 3600
+    assert final["accuracy"] >= 0.35 and final["knn"] >= max(final["raw_knn"], final["random_knn"]) + 0.10
+    assert {f"resized_{window}{end}" for window in (6, 8) for end in ("", "_stay", "_other", "_tuned")} <= set(final)
+
+
 def test_the_readmes_numbers_are_the_records():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     knn = final("house", "crop_and_colour", "knn")
