@@ -246,7 +246,7 @@ PRESETS = {
     "supervised/pocket_deep": replace(
         LABELS, data="digits", model="swin_pocket", model_args={"dim": 32, "depth": (12,), "heads": (2,)}, steps=250, batch_size=32
     ),
-    # 50 classes of Tiny-ImageNet, from 64 to 96 and 128 pixels, which are resized ones: half an hour on two cores and as long for its judgements.
+    # 50 classes of Tiny-ImageNet, from 64 to 96 and 128 pixels, which are resized ones: fifty minutes on two cores, and twenty for its judgements.
     "supervised/tinyimagenet_swin": replace(
         SWIN, data="folder:tinyimagenet50", image_size=64, model_args={"depth": (2, 2, 2), "heads": (3, 6, 12)}, steps=6000, batch_size=128,
         lr=2e-3, warmup=200, view="supervised", view_args={"min_area": 0.25}, mean=augment.IMAGENET_MEAN, std=augment.IMAGENET_STD,

@@ -1,4 +1,5 @@
 """Further judgements of a trained method, which a preset's ``also`` asks for by name; each with its protocol in words."""
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -131,15 +132,18 @@ def larger_windows(
     def at(window: int, **options: Any) -> Supervised:
         return moved_to(subject.method, at_window(trained, window, **options))
 
+    def size_for(window: int) -> int:
+        return old.image_size * window // old.window
+
     def images_for(window: int, content: str, split: str, count: int) -> ImageData:
-        return seen_at(subject, split, content, old.image_size * window // old.window, count)
+        return seen_at(subject, split, content, size_for(window), count)
 
     for window in windows:
         for content in contents:
             figures[f"{content}_{window}"] = classifier_accuracy(at(window), images_for(window, content, "test", images))
         if window != old.window:
             test = images_for(window, first, "test", images)
-            figures[f"{first}_{window}_stay"] = classifier_accuracy(moved_to(subject.method, trained, at(window).backbone.image_size), test)
+            figures[f"{first}_{window}_stay"] = classifier_accuracy(moved_to(subject.method, trained, size_for(window)), test)
             other = {"resize": "geometric"} if old.bias == "table" else {"stretched": True}
             if old.bias in ("table", "log", "linear"):
                 figures[f"{first}_{window}_other"] = classifier_accuracy(at(window, **other), test)
@@ -263,6 +267,9 @@ def check(also: dict[str, dict[str, Any]], method: Method, train: ImageData) -> 
             raise ValueError(f"also: no judgement is called {name!r}; there are {', '.join(PROTOCOLS)}.")
         for option in set(options) - set(PROTOCOLS[name].options):
             raise ValueError(f"also: {name} has no option {option!r}; it has {', '.join(PROTOCOLS[name].options) or 'none'}.")
+        for option, parameter in inspect.signature(PROTOCOLS[name].judge).parameters.items():
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and option not in options:
+                raise ValueError(f"also: {name} needs {option!r}.")
         if name in ("projection", "quarter_turns") and not hasattr(method, "projector"):
             raise ValueError(f"also: {name} judges a projection, which {type(method).__name__} does not have.")
         if name == "attention_logits" and not any(isinstance(part, Attention) for part in method.backbone.modules()):
@@ -273,6 +280,8 @@ def check(also: dict[str, dict[str, Any]], method: Method, train: ImageData) -> 
             for content in options["contents"]:
                 if content not in ("many", "one", "resized") or (content != "resized" and train.name != "shapes"):
                     raise ValueError(f"also: larger_windows of {train.name} has no content {content!r}: 'resized', and of shapes 'many' and 'one'.")
+            for window in {*options["windows"], *options.get("tune_windows", ())}:
+                at_window(method.backbone, window)
         if name == "depth_profile" and not any(isinstance(part, WindowAttention) for part in method.backbone.modules()):
             raise ValueError("also: depth_profile looks at the blocks of a Swin, which this backbone is not.")
         for absent in set(options.get("classes") or ()) - set(train.classes):

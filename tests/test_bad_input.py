@@ -113,6 +113,13 @@ CASES = {
     "more objects than the data can draw": (
         lambda: judged("supervised/pocket_swin", "swin_pocket", larger_windows={"windows": [4], "contents": ["few"]}), "has no content 'few'"
     ),
+    "larger windows without windows": (
+        lambda: judged("supervised/pocket_swin", "swin_pocket", larger_windows={"contents": ["many"]}), "larger_windows needs 'windows'"
+    ),
+    "few labels without counts": (lambda: judged(few_labels={}), "few_labels needs 'counts'"),
+    "a larger window of nothing": (
+        lambda: judged("supervised/pocket_swin", "swin_pocket", larger_windows={"windows": [4, 0], "contents": ["many"]}), "window=0: a window"
+    ),
     "a depth profile of a ViT": (lambda: judged("supervised/pocket", depth_profile={}), "looks at the blocks of a Swin"),
     "a monitor of nothing": (lambda: ActivationMonitor(create_model("resnet_pocket")), "ResNet has no transformer block"),
 }
