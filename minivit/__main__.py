@@ -95,16 +95,17 @@ def evaluate(run: tyro.conf.Positional[Path], /, data: str | None = None) -> Non
     print(headline(final))
 
 
-def study(folder: tyro.conf.Positional[Path], /, workers: int = 2) -> None:
+def study(folder: tyro.conf.Positional[Path], /, workers: int = 2, threads: int = 1) -> None:
     """Run what a study still lacks.
 
     Args:
         folder: A folder with a study.toml, such as data/runs/house.
-        workers: Processes of one thread each.
+        workers: Processes.
+        threads: Threads of each; with one, a run gives the same bits whatever runs beside it.
     """
     from minivit.studies import sweep
 
-    runs = sweep(folder, workers=workers)
+    runs = sweep(folder, workers=workers, threads=threads)
     failed = [run for run in runs if "error" in run]
     diverged = sum("diverged" in run for run in runs)
     print(f"{len(runs) - len(failed)} runs recorded in {folder / 'runs.jsonl'}, {diverged} of them diverged; {len(failed)} failures")

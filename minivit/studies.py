@@ -35,15 +35,17 @@ def read_study(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]
     return plan, [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
 
 
-def sweep(folder: str | Path, *, workers: int = 2) -> list[dict[str, Any]]:
+def sweep(folder: str | Path, *, workers: int = 2, threads: int = 1) -> list[dict[str, Any]]:
     """Run what ``study.toml`` asks for and ``runs.jsonl`` does not have yet; returns all runs.
 
     The plan names ``seeds`` and a table of ``cells``, each a preset and its overrides; a cell with a ``search`` table is a random
-    search, one draw for each seed (see `draw`). Workers are processes of one thread each, so a run gives the same bits
-    whatever runs beside it. A run whose loss is not finite is recorded as ``diverged``, a result like others. A run that
+    search, one draw for each seed (see `draw`). Workers are processes of ``threads`` threads each; with one, a run gives the same
+    bits whatever runs beside it. A run whose loss is not finite is recorded as ``diverged``, a result like others. A run that
     fails otherwise is recorded with its error and tried again next time; the others go on.
     ``watch`` in the plan says what to look at in every run (`watched`).
     """
+    if min(workers, threads) < 1:
+        raise ValueError(f"a study needs a worker and a thread, not {workers} and {threads}.")
     folder = Path(folder)
     plan, runs = read_study(folder)
     watch = {**WATCH, **plan.get("watch", {})}
@@ -55,7 +57,7 @@ def sweep(folder: str | Path, *, workers: int = 2) -> list[dict[str, Any]]:
         draw(settings.get("search", {}), seed=0)  # an interval that is none stops the study before its first run
     began = time.perf_counter()
     with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet, initargs=(threads,)) as pool,
         open(folder / "runs.jsonl", "a") as log,
     ):
         jobs = [pool.submit(_trial, cell, plan["cells"][cell], seed, watch) for cell, seed in todo]
@@ -64,7 +66,7 @@ def sweep(folder: str | Path, *, workers: int = 2) -> list[dict[str, Any]]:
             log.write(json.dumps(runs[-1]) + "\n")
             log.flush()
     if todo:
-        card = {**environment(), "threads_per_run": 1, "workers": workers, "wall_seconds": round(time.perf_counter() - began)}
+        card = {**environment(), "threads_per_run": threads, "workers": workers, "wall_seconds": round(time.perf_counter() - began)}
         write_atomic(folder / "card.json", (json.dumps(card, indent=1) + "\n").encode())
     return runs
 
@@ -154,8 +156,8 @@ def last_figures(run: Run, count: int = 10) -> dict[str, float]:
     return {name: round(mean(run.history(name)[1][-count:]), 4) for name in names}
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _quiet(threads: int) -> None:
+    torch.set_num_threads(threads)
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # the sweep's own bar is enough
 
 

@@ -42,7 +42,10 @@ def test_a_sweep_goes_on_where_it_stopped_and_records_failures(tmp_path):
     good = next(run for run in runs if run["cell"] == "short")
     assert set(good["last_10"]) == {"loss", "accuracy", "z_spread"} and len(good["loss_every_10"]) == 2
     assert json.loads((tmp_path / "card.json").read_text())["threads_per_run"] == 1
-    again = sweep(tmp_path, workers=1)
+    with pytest.raises(ValueError, match="a worker and a thread, not 1 and 0"):
+        sweep(tmp_path, workers=1, threads=0)
+    again = sweep(tmp_path, workers=1, threads=2)
+    assert json.loads((tmp_path / "card.json").read_text())["threads_per_run"] == 2
     assert [run["cell"] for run in again[4:]] == ["broken", "broken"]  # only what had failed was tried again
 
 
