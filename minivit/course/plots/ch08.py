@@ -8,6 +8,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from minivit import series
+from minivit.course.claims import verdict
 from minivit.course.plots.common import baseline_lines, points_axes
 from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
 
@@ -36,11 +37,15 @@ def unrest(ratios: Layers, *, since: int) -> dict[str, float]:
 
 
 def told(runs: Sequence[dict], cell: str, figure: str) -> list[float]:
-    """One figure of a cell, seed by seed: "knn", "rms_stem", or "front", the larger of stem's and first block's ratio. NaN of a run that diverged,
-    [] where a layer has none."""
+    """One figure of a cell, seed by seed: "knn", "rms_stem", "unrest_stem" where its gradients were kept, or "front", the larger of stem's and
+    first block's ratio. NaN of a run that diverged, [] where a layer has none."""
     found = [run for run in sorted(runs, key=lambda run: run["seed"]) if run["cell"] == cell and "error" not in run]
     if figure == "front":
         return [math.nan if "diverged" in run else max(run["monitor"].get("ratio_stem", 0), run["monitor"]["ratio_block0"]) for run in found]
+    if figure.startswith("unrest_"):
+        layer = figure.removeprefix("unrest_")
+        norms = [run.get("series", {}).get(f"grad/{layer}", []) for run in found]
+        return [unrest(ratios_of({layer: norm}), since=30)[layer] for norm in norms if norm]
     reports = [{figure: math.nan} if "diverged" in run else run["final"] | run["monitor"] for run in found]
     return [report[figure] for report in reports if figure in report]
 
@@ -173,13 +178,15 @@ def dense(curves: Mapping[str, Curve], dips: Sequence[int], lines: Mapping[str, 
 
 
 def by_rate(panels: Mapping[str, Table], *, ylabel: str, lines: Mapping[str, float], log: bool = False) -> Figure:
-    """A panel for each optimizer: a measure against the learning rate, a line for each stem, whiskers over seeds; a diverged run leaves a gap."""
+    """A panel for each optimizer: a measure against the learning rate, a line for each stem; a diverged run leaves a gap. Whiskers: deviation over
+    seeds, on a logarithmic axis from the smallest to the largest."""
     figure, axes = plt.subplots(1, len(panels), figsize=(min(3.2 * len(panels) + 1.5, 13), 4.2), squeeze=False, sharey=True)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for name, cells in curves.items():
             colour, style, marker = ARMS[name]
             means = [np.mean(v) for v in cells.values()]
-            spread = [np.std(v, ddof=1) for v in cells.values()]
+            ends = [(m - min(v), max(v) - m) if log else [np.std(v, ddof=1)] * 2 for m, v in zip(means, cells.values(), strict=True)]
+            spread = np.transpose(ends)
             ax.errorbar(list(cells), means, spread, color=colour, linestyle=style, marker=marker, capsize=3, label=name)
         baseline_lines(ax, lines) if not log else ax.axhline(3, color=GREY, linestyle=":", label="3: a spike")
         ax.set(xlabel="learning rate", title=title)
@@ -187,7 +194,7 @@ def by_rate(panels: Mapping[str, Table], *, ylabel: str, lines: Mapping[str, flo
     axes[0, 0].set(ylabel=ylabel, **({"yscale": "log"} if log else {"ylim": (0, 0.7)}))
     if log:
         axes[0, 0].minorticks_off()
-        axes[0, 0].set_yticks([1, 2, 3, 5, 10, 20], ["1", "2", "3", "5", "10", "20"])
+        axes[0, 0].set_yticks([1, 2, 3, 5, 10, 30, 100, 300], ["1", "2", "3", "5", "10", "30", "100", "300"])
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=10)
     return figure
 
@@ -199,12 +206,24 @@ def cures(measures: Mapping[str, Mapping[str, Sequence[float]]], marks: Mapping[
         means, spread = [np.mean(v) if len(v) else 0 for v in rows.values()], [np.std(v, ddof=1) if len(v) else 0 for v in rows.values()]
         bars = ax.barh(list(rows), means, xerr=spread, capsize=3, height=0.7, color=[RED, *[ORANGE] * (len(rows) - 1)])
         labels = [f"{m:.1f}" if m >= 1 else f"{m:.2f}" if m else "frozen: none" for m in means]
-        ax.bar_label(bars, labels, padding=6, fontsize=11)
         if title in marks:
             ax.axvline(marks[title], color=GREY, linestyle=":")
-        ax.set(title=title, xlim=(0, 1.35 * max(means)))
+        ax.bar_label(bars, labels, padding=6, fontsize=11, bbox={"facecolor": "white", "linewidth": 0, "pad": 1})
+        ax.set(title=title, xlim=(0, 1.35 * max(m + s for m, s in zip(means, spread, strict=True))))
     axes[0, 0].invert_yaxis()
     return figure
+
+
+def against(measures: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """The same in words: each cure's mean difference from the first row, seed by seed, and "more", "less" or "=", which cannot be told."""
+    word = {"holds": "more", "did not hold": "less", "inconclusive": "="}
+    first, *others = next(iter(measures.values()))
+    lines = [f"against {first}".ljust(26) + "".join(f"{title:>18s}" for title in measures)]
+    for name in others:
+        gaps = [[a - b for a, b in zip(rows[name], rows[first], strict=True)] if rows[name] else [] for rows in measures.values()]
+        told = [f"{np.mean(gap):+.2f} {word[verdict(gap)]:4s}" if gap else "–     " for gap in gaps]
+        lines.append(name.ljust(26) + "".join(f"{figure:>18s}" for figure in told).rstrip())
+    return "\n".join(lines)
 
 
 def paper(panels: Mapping[str, Mapping[str, Mapping[str, float]]], ylim: tuple[float, float]) -> Figure:
