@@ -5,16 +5,19 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from torch import Tensor, nn
 
 from minivit.course.plots.common import Scores, baseline_lines, draw_image, image_rows
-from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE
+from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE
 from minivit.studies import behind_best, edf, edf_band
 
 LOOKS = {"P": (ORANGE, "s"), "C": (BLUE, "o"), "P + BN + ReLU": (GREEN, "D")}
 DASHES = {"AdamW": "-", "SGD": "--"}
+SKY, LIME, MAGENTA = "#40B0FF", "#80FF40", "#FF50E0"  # bright, for lines on a photograph
 LEVELS = np.linspace(0, 0.4, 401)  # behind the best, as a share
 
 
@@ -39,23 +42,29 @@ def seen_by(stem: nn.Module, token: int, size: int = 32) -> tuple[int, int, int,
 
 
 def receptive(image: Tensor, patch: int, layers: Sequence[tuple[int, int]], token: tuple[int, int]) -> Figure:
-    """Left what P's token (row, column) sees, in the grid of patches; right what C's sees after each convolution, and its neighbour's field."""
+    """Left what P's token (row, column) sees, in the grid of patches. Right what C's sees after each convolution, thin the patch that the token
+    stands for, and dashed its right neighbour's field."""
     figure, axes = plt.subplots(1, 2, figsize=(10.5, 5.2))
     top, left = (patch * at for at in token)
+
+    def square(ax: Axes, row: int, column: int, side: int, colour: str, width: float, name: str = "", style: str = "-") -> None:
+        rim = [withStroke(linewidth=width + 2, foreground="black")]
+        look = {"edgecolor": colour, "linewidth": width, "linestyle": style, "path_effects": rim, "label": f"{side} × {side}{name}"}
+        ax.add_patch(Rectangle((column - 0.5, row - 0.5), side, side, fill=False, **look))
+
     for ax, title in zip(axes, ("P: one patch, once", "C: overlapping, layer by layer"), strict=True):
         draw_image(ax, image, title)
         for at in range(patch, image.shape[-1], patch):
             ax.axhline(at - 0.5, color="white", linewidth=0.7)
             ax.axvline(at - 0.5, color="white", linewidth=0.7)
-    axes[0].add_patch(Rectangle((left - 0.5, top - 0.5), patch, patch, fill=False, edgecolor=ORANGE, linewidth=4, label=f"{patch} × {patch}"))
-    for (side, _), colour, style in zip(fields(layers), (PURPLE, GREEN, BLUE), (":", "--", "-"), strict=False):
-        half = (side - 1) // 2
-        for shift, width in ((0, 4), (patch, 1.5)) if side == fields(layers)[-1][0] else ((0, 3.5),):
-            label = f"{side} × {side}" if shift == 0 else "its neighbour's"
-            corner = (left + shift - half - 0.5, top - half - 0.5)
-            axes[1].add_patch(Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=width, linestyle=style, label=label))
+    square(axes[0], top, left, patch, ORANGE, 4)
+    seen = [side for side, _ in fields(layers)]
+    square(axes[1], top - seen[-1] // 2, left + patch - seen[-1] // 2, seen[-1], MAGENTA, 3, ", its neighbour's", "--")
+    square(axes[1], top, left, patch, "white", 1.5, ", its patch")
+    for side, colour, width in zip(seen, ("white", LIME, SKY), (3, 3, 4), strict=False):
+        square(axes[1], top - side // 2, left - side // 2, side, colour, width)
     for ax in axes:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, reverse=True)
     return figure
 
 
@@ -92,7 +101,8 @@ def outcome(
     *,
     guess: float | None = None,
 ) -> Figure:
-    """Left: losses of every (stem, optimizer), averaged over nine steps. Right: accuracy of this run, and mean and deviation of the recorded ones."""
+    """Left: losses of every (stem, optimizer), averaged over nine steps. Right: accuracy of this run, and mean and deviation of the recorded ones;
+    ``lines`` are chance and kNN accuracies, and say so."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12.5, 4.6))
     for (stem, optimizer), values in losses.items():
         smooth = np.convolve(values, np.ones(9) / 9, "valid")
@@ -106,7 +116,7 @@ def outcome(
         if name in recorded:
             spread = np.mean(recorded[name]), np.std(recorded[name], ddof=1)
             right.errorbar(at, *spread, fmt="o", color="black", capsize=5, label="five recorded seeds" if at == 0 else None)
-    baseline_lines(right, lines)
+    baseline_lines(right, {name if name == "chance" else f"{name} (kNN)": value for name, value in lines.items()})
     if guess is not None:
         right.axhline(guess, color="black", linewidth=1, label=f"your guess {guess:.2f}")
     right.set_xticks(range(len(names)), ["\n".join(name).replace("P + BN + ReLU", "P + BN\n+ ReLU") for name in names], fontsize=11)
@@ -140,20 +150,21 @@ def distributions(
     scores: Mapping[str, Mapping[str, Sequence[float]]], mine: Mapping[str, Mapping[str, Sequence[float]]] | None = None, *, title: str = ""
 ) -> Figure:
     """For each optimizer and stem the share of runs at most so far behind that model's best (diverged runs are of the number), with its 95 %
-    bootstrap band; ``mine`` are further runs, as dots at the height of the recorded curve."""
+    bootstrap band. ``mine`` are further runs, which are no part of the curve: marks on the axis, as far behind the best of ``scores`` as they are."""
     figure, axes = plt.subplots(1, len(scores), figsize=(6 * len(scores), 4.5), sharey=True, squeeze=False)
     for ax, (optimizer, models) in zip(axes[0], scores.items(), strict=True):
+        left = -4.0 if mine else -1.0
         for stem, accuracies in models.items():
             colour, marker = LOOKS[stem]
-            own = (mine or {}).get(optimizer, {}).get(stem, [])
-            behind = behind_best([*accuracies, *own])
-            recorded, further = behind[: len(accuracies)], behind[len(accuracies) :]
-            ax.fill_between(100 * LEVELS, *edf_band(recorded, LEVELS, draws=500), color=colour, alpha=0.2, linewidth=0)
-            ax.plot(100 * LEVELS, edf(recorded, LEVELS), "-" if stem == "C" else "--", color=colour, label=f"{stem}, {len(accuracies)} draws")
-            if len(further):
+            behind = behind_best(accuracies)
+            ax.fill_between(100 * LEVELS, *edf_band(behind, LEVELS, draws=500), color=colour, alpha=0.2, linewidth=0)
+            ax.plot(100 * LEVELS, edf(behind, LEVELS), "-" if stem == "C" else "--", color=colour, label=f"{stem}, {len(accuracies)} draws")
+            if own := (mine or {}).get(optimizer, {}).get(stem):
+                further = 100 * (np.nanmax(accuracies) - np.array(own, dtype=float))
+                left = np.nanmin([left, *(further - 2)])
                 dots = {"color": colour, "markeredgecolor": "black", "markersize": 9, "linestyle": "", "label": f"{stem}, your runs"}
-                ax.plot(100 * further, edf(recorded, further), marker, zorder=3, **dots)
-        ax.set(xlabel="points of accuracy behind that model's best", title=optimizer, xlim=(-1, 100 * LEVELS[-1]), ylim=(0, 1.02))
+                ax.plot(further, np.zeros(len(own)), marker, zorder=3, clip_on=False, **dots)
+        ax.set(xlabel="points of accuracy behind that model's best draw", title=optimizer, xlim=(left, 100 * LEVELS[-1]), ylim=(0, 1.02))
         ax.legend(fontsize=10, loc="lower right")
     axes[0, 0].set_ylabel("share of the runs")
     if title:
@@ -161,13 +172,14 @@ def distributions(
     return figure
 
 
-def distributions_alt(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+def distributions_alt(scores: Mapping[str, Mapping[str, Sequence[float]]], mine: Mapping[str, Mapping[str, Sequence[float]]] | None = None) -> str:
     """The figure in words."""
     said = []
     for optimizer, models in scores.items():
         within = {stem: edf(behind_best(accuracies), [0.1])[0] for stem, accuracies in models.items()}
         said.append(f"{optimizer}: " + ", ".join(f"{stem} {share:.0%}" for stem, share in within.items()))
-    return f"Distributions of runs at random rates, with bands. Share of runs within ten points of their model's best: {'; '.join(said)}."
+    marks = " Marks on the axis are your own runs, measured from the same best; those left of 0 are better than it." if mine else ""
+    return f"Distributions of runs at random rates, with bands. Share of runs within ten points of their model's best: {'; '.join(said)}.{marks}"
 
 
 def without_labels(
