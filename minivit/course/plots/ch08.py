@@ -173,7 +173,7 @@ def dense(curves: Mapping[str, Curve], dips: Sequence[int], lines: Mapping[str, 
         axes.annotate("", (steps[dip], values[dip] - 0.005), (steps[dip], values[dip] - 0.05), arrowprops={"arrowstyle": "-|>", "color": "black"})
     baseline_lines(axes, lines)
     axes.set(xlabel="step", ylabel="kNN accuracy", ylim=(0, 0.8))
-    axes.legend(fontsize=10, ncols=3, loc="lower center")
+    axes.legend(fontsize=10, ncols=3, loc="upper left")
     return figure
 
 
