@@ -290,7 +290,7 @@ def faults():
     del blocks
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults(), faults()
-print(faults())
+print(min(faults() for _ in range(4)))  # the least: some small thing may lie where a block was, and one block move on, once
 """
 
 
