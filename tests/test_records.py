@@ -272,12 +272,17 @@ DRAWN = {
 }
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_bands_lie_three_deviations_away(path):
-    study, measured = LIVE[path.stem]
+def runs_by_seed(study: str) -> dict[int, dict[str, dict]]:
     by_seed: dict[int, dict[str, dict]] = {}
     for run in read_study(RUNS / study)[1]:
         by_seed.setdefault(run["seed"], {})[run["cell"]] = run
+    return by_seed
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_bands_lie_three_deviations_away(path):
+    study, measured = LIVE[path.stem]
+    by_seed = runs_by_seed(study)
     assert len(by_seed) >= 5
     found = [band for band in bands(path) if band[0] not in DRAWN]
     assert {name for name, _, _ in found} == set(measured)
@@ -285,6 +290,15 @@ def test_bands_lie_three_deviations_away(path):
         seen = [measured[name](runs) for runs in by_seed.values()]
         margin = 3 * stdev(seen)
         assert low <= mean(seen) - margin and mean(seen) + margin <= high, f"{name}: {mean(seen):.3f} ± {stdev(seen):.3f} against [{low}, {high}]"
+
+
+def test_chapter_08s_bands_hold_with_two_threads():
+    path = next(path for path in NOTEBOOKS if path.stem == "08_instability_lab")
+    by_seed = runs_by_seed("chapter_08_threads")
+    assert len(by_seed) >= 5
+    for name, low, high in bands(path):
+        for seed, runs in by_seed.items():
+            assert low <= LIVE[path.stem][1][name](runs) <= high, f"{name}, seed {seed}"
 
 
 def test_verdicts():
