@@ -158,6 +158,9 @@ def test_chapter_08s_figures_of_a_cell_are_in_the_order_of_the_seeds():
     runs.append({"cell": "a", "seed": 3, "error": "x"})
     assert ch08.told(runs, "a", "knn") == [0.1, 0.2] and ch08.told(runs, "a", "front") == [4, 3]
     assert ch08.told(runs, "b", "front") == [5] and ch08.told(runs, "b", "ratio_stem") == []
+    runs = [{**run(seed, "c"), "series": {"grad/stem": [1.0, 2.0] * 30}} for seed in (0, 1)] + [{"cell": "c", "seed": 2, "diverged": "NaN"}]
+    steady, same, diverged = ch08.told(runs, "c", "unrest_stem")
+    assert steady == same > 0 and np.isnan(diverged) and np.isnan(ch08.told(runs, "c", "knn")[2])
 
 
 def test_chapter_08s_cures_leave_out_what_a_frozen_layer_has_not():

@@ -43,9 +43,9 @@ def told(runs: Sequence[dict], cell: str, figure: str) -> list[float]:
     if figure == "front":
         return [math.nan if "diverged" in run else max(run["monitor"].get("ratio_stem", 0), run["monitor"]["ratio_block0"]) for run in found]
     if figure.startswith("unrest_"):
-        layer = figure.removeprefix("unrest_")
-        norms = [run.get("series", {}).get(f"grad/{layer}", []) for run in found]
-        return [unrest(ratios_of({layer: norm}), since=30)[layer] for norm in norms if norm]
+        layer = f"grad/{figure.removeprefix('unrest_')}"
+        kept = [run for run in found if "diverged" in run or run.get("series", {}).get(layer)]
+        return [math.nan if "diverged" in run else unrest(ratios_of({layer: run["series"][layer]}), since=30)[layer] for run in kept]
     reports = [{figure: math.nan} if "diverged" in run else run["final"] | run["monitor"] for run in found]
     return [report[figure] for report in reports if figure in report]
 
