@@ -220,6 +220,11 @@ def test_chapter_09s_distributions_keep_diverged_runs_and_are_not_moved_by_own_o
     (axes,) = [ch09.drawn(search, ["SGD"]).axes[0]]
     crosses = {line.get_label(): list(line.get_xdata()) for line in axes.lines if line.get_marker() == "x"}
     assert crosses == {"P, diverged": [4], "C, diverged": [0.5]}
+    for found in search.values():
+        found["weight_decay"] = [1, 2, 3, 4]
+    figure = ch09.drawn(search, ["SGD"], over=("lr", "weight_decay", "lr × weight_decay"))
+    assert [list(axes.lines[0].get_xdata()) for axes in figure.axes] == [[1, 2, 0.5], [1, 2, 4], [1, 4, 2]]  # P, the runs that did not diverge
+    assert [axes.get_title() for axes in figure.axes] == ["SGD", "", ""] and len({axes.get_ylim() for axes in figure.axes}) == 1
     ch09.plt.close("all")
 
 

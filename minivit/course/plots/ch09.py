@@ -1,6 +1,7 @@
 """Chapter 09: receptive fields, who pays for the stem, filters, runs at random rates and their distributions, P to C."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,7 +19,6 @@ from minivit.studies import behind_best, edf, edf_band
 LOOKS = {"P": (ORANGE, "s"), "C": (BLUE, "o"), "P + BN + ReLU": (GREEN, "D")}
 DASHES = {"AdamW": "-", "SGD": "--"}
 SKY, LIME, MAGENTA = "#40B0FF", "#80FF40", "#FF50E0"  # bright, for lines on a photograph
-LEVELS = np.linspace(0, 0.4, 401)  # behind the best, as a share
 
 
 # ---------------------------------------------------------------------------------------------------- stems
@@ -126,45 +126,63 @@ def outcome(
     return figure
 
 
-def drawn(search: Mapping[str, Mapping], optimizers: Sequence[str] = ("AdamW", "SGD")) -> Figure:
-    """Every run of a random search: accuracy over its learning rate, as a multiple of that model's own good one; crosses diverged."""
-    figure, axes = plt.subplots(1, len(optimizers), figsize=(6 * len(optimizers), 4.3), sharey=True, squeeze=False)
-    for ax, optimizer in zip(axes[0], optimizers, strict=True):
+OVER = {"lr": "learning rate", "weight_decay": "weight decay", "lr × weight_decay": "learning rate × weight decay"}
+
+
+def drawn(search: Mapping[str, Mapping], optimizers: Sequence[str] = ("AdamW", "SGD"), *, over: Sequence[str] = ("lr",)) -> Figure:
+    """Every run of a random search: a row for each setting of ``over`` (of `OVER`), a column for each optimizer; accuracy over the setting, as a
+    multiple of that model's own good one, a line at 1; crosses diverged."""
+    figure, axes = plt.subplots(len(over), len(optimizers), figsize=(6 * len(optimizers), 0.8 + 3.5 * len(over)), sharey=True, squeeze=False)
+    for ax, (setting, optimizer) in zip(axes.flat, product(over, optimizers), strict=True):
         for stem, (colour, marker) in list(LOOKS.items())[:2]:
             found = search[f"{stem}, {optimizer}"]
-            rates, scores = (np.array(found[name], dtype=float) for name in ("lr", "accuracy"))
+            units = dict(zip(("lr", "weight_decay"), found["centre"], strict=True))
+            multiples = np.prod([np.array(found[name], dtype=float) / units[name] for name in setting.split(" × ")], axis=0)
+            scores = np.array(found["accuracy"], dtype=float)
             failed = np.isnan(scores)
-            ax.plot(rates[~failed] / found["centre"][0], scores[~failed], marker, color=colour, markersize=7, label=stem, alpha=0.85)
+            ax.plot(multiples[~failed], scores[~failed], marker, color=colour, markersize=7, label=stem, alpha=0.85)
             label = f"{stem}, diverged" if failed.any() else None
-            ax.plot(rates[failed] / found["centre"][0], np.full(failed.sum(), 0.02), "x", color=colour, markersize=9, markeredgewidth=2, label=label)
+            ax.plot(multiples[failed], np.full(failed.sum(), 0.02), "x", color=colour, markersize=9, markeredgewidth=2, label=label)
         ax.axhline(0.1, color=GREY, linestyle=":", label="chance 0.10")
+        ax.axvline(1, color=GREY, linewidth=0.8)
         ax.set_xscale("log", base=2)
-        ax.set_xticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4], ["⅛", "¼", "½", "1", "2", "4"])
-        ax.set(xlabel="learning rate, in units of each model's good one", title=optimizer)
+        few = [1 / 8, 1 / 4, 1 / 2, 1, 2, 4]
+        both = " × " in setting
+        ax.set_xticks([1 / 64, 1 / 16, 1 / 4, 1, 4, 16] if both else few, ["1/64", "1/16", "¼", "1", "4", "16"] if both else list("⅛¼½124"))
+        ax.set(xlabel=f"{OVER[setting]}, in units of each model's good one")
+    for ax, optimizer in zip(axes[0], optimizers, strict=True):
+        ax.set_title(optimizer)
         ax.legend(fontsize=10)
-    axes[0, 0].set(ylabel="accuracy on new pictures", ylim=(0, None))  # after all panels: they share it
+    for ax in axes[:, 0]:  # after all panels: they share it
+        ax.set(ylabel="accuracy on new pictures", ylim=(0, None))
     return figure
 
 
 def distributions(
-    scores: Mapping[str, Mapping[str, Sequence[float]]], mine: Mapping[str, Mapping[str, Sequence[float]]] | None = None, *, title: str = ""
+    scores: Mapping[str, Mapping[str, Sequence[float]]],
+    mine: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    *,
+    title: str = "",
+    reach: float = 0.4,
 ) -> Figure:
     """For each optimizer and stem the share of runs at most so far behind that model's best (diverged runs are of the number), with its 95 %
-    bootstrap band. ``mine`` are further runs, which are no part of the curve: marks on the axis, as far behind the best of ``scores`` as they are."""
+    bootstrap band, up to ``reach`` behind. ``mine`` are further runs, which are no part of the curve: marks on the axis, as far behind the best of
+    ``scores`` as they are."""
+    levels = np.linspace(0, reach, 401)
     figure, axes = plt.subplots(1, len(scores), figsize=(6 * len(scores), 4.5), sharey=True, squeeze=False)
     for ax, (optimizer, models) in zip(axes[0], scores.items(), strict=True):
         left = -4.0 if mine else -1.0
         for stem, accuracies in models.items():
             colour, marker = LOOKS[stem]
             behind = behind_best(accuracies)
-            ax.fill_between(100 * LEVELS, *edf_band(behind, LEVELS, draws=500), color=colour, alpha=0.2, linewidth=0)
-            ax.plot(100 * LEVELS, edf(behind, LEVELS), "-" if stem == "C" else "--", color=colour, label=f"{stem}, {len(accuracies)} draws")
+            ax.fill_between(100 * levels, *edf_band(behind, levels, draws=500), color=colour, alpha=0.2, linewidth=0)
+            ax.plot(100 * levels, edf(behind, levels), "-" if stem == "C" else "--", color=colour, label=f"{stem}, {len(accuracies)} draws")
             if own := (mine or {}).get(optimizer, {}).get(stem):
                 further = 100 * (np.nanmax(accuracies) - np.array(own, dtype=float))
                 left = np.nanmin([left, *(further - 2)])
                 dots = {"color": colour, "markeredgecolor": "black", "markersize": 9, "linestyle": "", "label": f"{stem}, your runs"}
                 ax.plot(further, np.zeros(len(own)), marker, zorder=3, clip_on=False, **dots)
-        ax.set(xlabel="points of accuracy behind that model's best draw", title=optimizer, xlim=(left, 100 * LEVELS[-1]), ylim=(0, 1.02))
+        ax.set(xlabel="points of accuracy behind that model's best draw", title=optimizer, xlim=(left, 100 * levels[-1]), ylim=(0, 1.02))
         ax.legend(fontsize=10, loc="lower right")
     axes[0, 0].set_ylabel("share of the runs")
     if title:
@@ -207,8 +225,11 @@ def without_labels(
     return figure
 
 
-def panels(drawn: Sequence[tuple[str, Mapping[str, Scores], Mapping[str, float]]], *, xlabel: str, ylabels: Sequence[str]) -> Figure:
-    """Side by side: title, curves with whiskers over seeds, baselines. Names that begin with P or C have those models' colours."""
+def panels(
+    drawn: Sequence[tuple[str, Mapping[str, Scores], Mapping[str, float]]], *, xlabel: str, ylabels: Sequence[str], top: float = 1
+) -> Figure:
+    """Side by side: title, curves with whiskers over seeds, baselines. Names that begin with P or C have those models' colours; panels of an
+    accuracy reach from 0 to ``top``."""
     figure, axes = plt.subplots(1, len(drawn), figsize=(6.3 * len(drawn), 4.6), squeeze=False)
     for ax, (title, curves, lines), ylabel in zip(axes[0], drawn, ylabels, strict=True):
         for name, cells in curves.items():
@@ -218,6 +239,6 @@ def panels(drawn: Sequence[tuple[str, Mapping[str, Scores], Mapping[str, float]]
             looks = {"color": colour, "marker": marker, "linestyle": dash, "capsize": 4, "label": name}
             ax.errorbar(list(cells), [np.mean(v) for v in cells.values()], spread, **looks)
         baseline_lines(ax, lines)
-        ax.set(title=title, xlabel=xlabel, ylabel=ylabel, **({"ylim": (0, 1)} if "accuracy" in ylabel else {}))
+        ax.set(title=title, xlabel=xlabel, ylabel=ylabel, **({"ylim": (0, top)} if "accuracy" in ylabel else {}))
         ax.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, handlelength=3.2)
     return figure
