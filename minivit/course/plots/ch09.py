@@ -129,9 +129,16 @@ def outcome(
 OVER = {"lr": "learning rate", "weight_decay": "weight decay", "lr × weight_decay": "learning rate × weight decay"}
 
 
-def drawn(search: Mapping[str, Mapping], optimizers: Sequence[str] = ("AdamW", "SGD"), *, over: Sequence[str] = ("lr",)) -> Figure:
+def drawn(
+    search: Mapping[str, Mapping],
+    optimizers: Sequence[str] = ("AdamW", "SGD"),
+    *,
+    over: Sequence[str] = ("lr",),
+    lines: Mapping[str, float] | None = None,
+    bottom: float = 0,
+) -> Figure:
     """Every run of a random search: a row for each setting of ``over`` (of `OVER`), a column for each optimizer; accuracy over the setting, as a
-    multiple of that model's own good one, a line at 1; crosses diverged."""
+    multiple of that model's own good one, a line at 1; crosses diverged. Baselines are ``lines``, else chance; the axis begins at ``bottom``."""
     figure, axes = plt.subplots(len(over), len(optimizers), figsize=(6 * len(optimizers), 0.8 + 3.5 * len(over)), sharey=True, squeeze=False)
     for ax, (setting, optimizer) in zip(axes.flat, product(over, optimizers), strict=True):
         for stem, (colour, marker) in list(LOOKS.items())[:2]:
@@ -142,8 +149,8 @@ def drawn(search: Mapping[str, Mapping], optimizers: Sequence[str] = ("AdamW", "
             failed = np.isnan(scores)
             ax.plot(multiples[~failed], scores[~failed], marker, color=colour, markersize=7, label=stem, alpha=0.85)
             label = f"{stem}, diverged" if failed.any() else None
-            ax.plot(multiples[failed], np.full(failed.sum(), 0.02), "x", color=colour, markersize=9, markeredgewidth=2, label=label)
-        ax.axhline(0.1, color=GREY, linestyle=":", label="chance 0.10")
+            ax.plot(multiples[failed], np.full(failed.sum(), bottom + 0.02), "x", color=colour, markersize=9, markeredgewidth=2, label=label)
+        baseline_lines(ax, lines or {"chance": 0.1})
         ax.axvline(1, color=GREY, linewidth=0.8)
         ax.set_xscale("log", base=2)
         few = [1 / 8, 1 / 4, 1 / 2, 1, 2, 4]
@@ -152,9 +159,13 @@ def drawn(search: Mapping[str, Mapping], optimizers: Sequence[str] = ("AdamW", "
         ax.set(xlabel=f"{OVER[setting]}, in units of each model's good one")
     for ax, optimizer in zip(axes[0], optimizers, strict=True):
         ax.set_title(optimizer)
-        ax.legend(fontsize=10)
     for ax in axes[:, 0]:  # after all panels: they share it
-        ax.set(ylabel="accuracy on new pictures", ylim=(0, None))
+        ax.set(ylabel="accuracy on new pictures", ylim=(bottom, None))
+    if len(over) == 1:
+        for ax in axes.flat:
+            ax.legend(fontsize=10)
+    else:
+        figure.legend(*axes.flat[-1].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=10)
     return figure
 
 
