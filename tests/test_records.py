@@ -10,7 +10,7 @@ from test_notebooks import NOTEBOOKS, bands
 
 import minivit
 from minivit import preset
-from minivit.course.claims import ledger, minus, side_of, verdict
+from minivit.course.claims import ledger, minus, print_differences, side_of, verdict
 from minivit.course.plots import ch08
 from minivit.replay import replay
 from minivit.runs import Run, config_hash
@@ -328,6 +328,20 @@ def test_a_side_of_a_claim_names_cells_and_figures():
     assert side_of(runs, "a|b:knn - a&b:knn") == pytest.approx([-0.05, 0.15])  # sensitivity: the best cell above the mean of all
     assert side_of(runs, 0.25) == [0.25, 0.25] and minus(side_of(runs, "b:knn"), side_of(runs, 0.25)) == pytest.approx([0.15, -0.05])
     assert minus([0.3, 0.5], [0.4]) == []  # a study that is still being run: not run
+
+
+def test_differences_are_printed_in_the_words_asked_for(tmp_path, capsys):
+    study = tmp_path / "data" / "runs" / "grid"
+    study.mkdir(parents=True)
+    (study / "study.toml").write_text("seeds = [0, 1, 2]")
+    scores = {"a": (0.5, 0.6, 0.7), "b": (0.4, 0.4, 0.4)}
+    lines = [json.dumps({"cell": cell, "seed": seed, "final": {"knn": knn}}) for cell in scores for seed, knn in enumerate(scores[cell])]
+    (study / "runs.jsonl").write_text("\n".join(lines))
+    tested = {"one": '{ study = "grid", more = "a:knn", less = "b:knn" }', "two": '{ study = "grid", more = "c:knn", less = "b:knn" }'}
+    claims = "\n".join(f'[[claim]]\nid = "{name}"\nchapter = "99"\nclaim = ""\nsource = ""\npocket = {how}' for name, how in tested.items())
+    (tmp_path / "data" / "claims.toml").write_text(claims)
+    print_differences({"two": "c minus b", "one": "a minus b"}, root=tmp_path)
+    assert capsys.readouterr().out == "c minus b: not run (two)\na minus b: +0.200 ± 0.100, holds (one)\n"  # 0.1, 0.2 and 0.3
 
 
 def test_the_ledger_is_derived_from_the_logs():

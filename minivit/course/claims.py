@@ -1,7 +1,9 @@
 """The ledger: each claim a comparison of two figures over seeds, each verdict computed from a study's log."""
 import math
 import tomllib
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from minivit.studies import read_study, values
@@ -15,14 +17,12 @@ def verdict(differences: list[float]) -> str:
     if not differences:
         return "not run"
     differences = told(differences)
-    n = len(differences)
-    if n < 3:
+    if len(differences) < 3:
         return "inconclusive"
-    mean = sum(differences) / n
-    error = math.sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1) / n)
-    if abs(mean) < 2 * error:
+    error = stdev(differences) / math.sqrt(len(differences))
+    if abs(mean(differences)) < 2 * error:
         return "inconclusive"
-    return "holds" if mean > 0 else "did not hold"
+    return "holds" if mean(differences) > 0 else "did not hold"
 
 
 def told(differences: list[float]) -> list[float]:
@@ -47,8 +47,9 @@ def side_of(runs: list[dict[str, Any]], words: str | float) -> list[float]:
 
 def _mean(found: list[float]) -> float:
     """0 of nothing; a cell with a diverged run comes last."""
-    mean = sum(found) / max(len(found), 1)
-    return -math.inf if math.isnan(mean) else mean
+    if not found:
+        return 0
+    return -math.inf if any(map(math.isnan, found)) else mean(found)
 
 
 def minus(more: list[float], less: list[float]) -> list[float]:
@@ -56,9 +57,10 @@ def minus(more: list[float], less: list[float]) -> list[float]:
     return [a - b for a, b in zip(more, less, strict=True)] if len(more) == len(less) else []
 
 
-def ledger(root: Path = ROOT) -> list[dict[str, Any]]:
-    """Every claim of ``data/claims.toml`` with its differences and its verdict, per scale."""
+def ledger(root: Path = ROOT, only: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Every claim of ``data/claims.toml``, or those whose id is in ``only``, with its differences and its verdict, per scale."""
     claims = tomllib.loads((root / "data" / "claims.toml").read_text())["claim"]
+    claims = [claim for claim in claims if not only or claim["id"] in only]
     for claim in claims:
         claim["verdicts"], claim["differences"] = {}, {}
         for scale in ("pocket", "full"):
@@ -77,7 +79,17 @@ def print_ledger(chapter: str | None = None, root: Path = ROOT) -> None:
         if chapter is None or claim["chapter"] == chapter:
             print(f"{claim['id']}  {claim['claim']}  [{claim['source']}]")
             for scale, differences in claim["differences"].items():
-                differences = told(differences)
-                mean = sum(differences) / max(len(differences), 1)
-                shown = f": {mean:{'+.2f' if abs(mean) >= 0.005 else '+.4f'}} over {len(differences)} seeds" if differences else ""
+                differences, shown = told(differences), ""
+                if differences:
+                    gap = mean(differences)
+                    shown = f": {gap:{'+.2f' if abs(gap) >= 0.005 else '+.4f'}} over {len(differences)} seeds"
                 print(f"    {scale}: {claim['verdicts'][scale]}{shown}")
+
+
+def print_differences(words: Mapping[str, str], scale: str = "pocket", root: Path = ROOT) -> None:
+    """For each claim's id a line in the given words: mean difference, deviation over the seeds (or draws), verdict."""
+    claims = {claim["id"]: claim for claim in ledger(root, only=words)}
+    for name, said in words.items():
+        differences = told(claims[name]["differences"][scale])
+        spread = f"{mean(differences):+.3f} ± {stdev(differences):.3f}, " if len(differences) > 1 else ""
+        print(f"{said}: {spread}{claims[name]['verdicts'][scale]} ({name})")

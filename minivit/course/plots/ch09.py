@@ -1,6 +1,7 @@
 """Chapter 09: receptive fields, who pays for the stem, filters, runs at random rates and their distributions, P to C."""
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -153,19 +154,15 @@ def drawn(
         baseline_lines(ax, lines or {"chance": 0.1})
         ax.axvline(1, color=GREY, linewidth=0.8)
         ax.set_xscale("log", base=2)
-        few = [1 / 8, 1 / 4, 1 / 2, 1, 2, 4]
-        both = " × " in setting
-        ax.set_xticks([1 / 64, 1 / 16, 1 / 4, 1, 4, 16] if both else few, ["1/64", "1/16", "¼", "1", "4", "16"] if both else list("⅛¼½124"))
+        ticks = [(4.0 if " × " in setting else 2.0) ** power for power in range(-3, 3)]
+        ax.set_xticks(ticks, [str(Fraction(tick)) for tick in ticks])
         ax.set(xlabel=f"{OVER[setting]}, in units of each model's good one")
     for ax, optimizer in zip(axes[0], optimizers, strict=True):
         ax.set_title(optimizer)
     for ax in axes[:, 0]:  # after all panels: they share it
         ax.set(ylabel="accuracy on new pictures", ylim=(bottom, None))
-    if len(over) == 1:
-        for ax in axes.flat:
-            ax.legend(fontsize=10)
-    else:
-        figure.legend(*axes.flat[-1].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=10)
+    entries = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries, loc="outside lower center", ncols=6, fontsize=10)
     return figure
 
 
