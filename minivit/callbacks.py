@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from minivit.datasets import ImageData
-from minivit.evaluate import extract_features, knn_accuracy
+from minivit.evaluate import extract_features, knn_accuracy, linear_probe
 from minivit.runs import save_checkpoint
 
 if TYPE_CHECKING:
@@ -45,15 +45,18 @@ class Progress(Callback):
 
 
 class DenseKNN(Callback):
-    """kNN accuracy of the backbone every ``every`` steps, and after the last; logged as ``knn``."""
+    """kNN accuracy of the backbone every ``every`` steps, and after the last; logged as ``knn``. With ``probe`` also the linear probe's,
+    as ``probe``."""
 
-    def __init__(self, train: ImageData, test: ImageData, *, every: int):
-        self.train, self.test, self.every = train, test, every
+    def __init__(self, train: ImageData, test: ImageData, *, every: int, probe: bool = False):
+        self.train, self.test, self.every, self.probe = train, test, every, probe
 
     def after_step(self, loop: Loop) -> None:
         if (loop.step + 1) % self.every == 0 or loop.step + 1 == loop.steps:
             parts = [extract_features(loop.method.backbone, d, transform=loop.method.recipe.eval) for d in (self.train, self.test)]
             loop.run.log(loop.step, knn=knn_accuracy(*parts[0], *parts[1]))
+            if self.probe:
+                loop.run.log(loop.step, probe=linear_probe(*parts[0], *parts[1]))
 
 
 class Checkpoints(Callback):

@@ -22,7 +22,7 @@ from minivit.presets import Preset, preset, train_and_judge
 from minivit.runs import Run, environment, write_atomic
 
 Numbers = Sequence[float] | np.ndarray
-WATCH = {"gradients": False, "knn_every": 0, "keep": ()}  # what a plan's ``watch`` may ask for
+WATCH = {"gradients": False, "knn_every": 0, "probe": False, "keep": ()}  # what a plan's ``watch`` may ask for
 
 
 def read_study(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -138,9 +138,10 @@ def edf_band(
 
 
 def watchers(chosen: Preset, watch: dict[str, Any]) -> list[Callback]:
-    """What looks on while a run of the study trains: ``gradients = true`` a `GradientMonitor`, ``knn_every = 20`` a `DenseKNN`."""
+    """What looks on while a run of the study trains: ``gradients = true`` a `GradientMonitor`, ``knn_every = 20`` a `DenseKNN`, with
+    ``probe = true`` one that probes as well."""
     looking: list[Callback] = [GradientMonitor()] if watch["gradients"] else []
-    return looking + ([DenseKNN(*chosen.load(), every=watch["knn_every"])] if watch["knn_every"] else [])
+    return looking + ([DenseKNN(*chosen.load(), every=watch["knn_every"], probe=watch["probe"])] if watch["knn_every"] else [])
 
 
 def watched(run: Run, chosen: Preset, watch: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def watched(run: Run, chosen: Preset, watch: dict[str, Any]) -> dict[str, Any]:
 
 def last_figures(run: Run, count: int = 10) -> dict[str, float]:
     """The mean of every logged training figure over the last steps: contrastive accuracy, spread, … Not those of single layers."""
-    names = [name for name in run.metrics[0] if name not in ("step", "knn") and "/" not in name]
+    names = [name for name in run.metrics[0] if name not in ("step", "knn", "probe") and "/" not in name]
     return {name: round(mean(run.history(name)[1][-count:]), 4) for name in names}
 
 

@@ -122,9 +122,9 @@ def test_a_part_whose_gradient_is_clipped_to_nothing_moves_by_decay_alone():
 
 def test_dense_knn_is_logged_and_leaves_no_trace():
     watched, alone = tiny(), tiny()
-    run = fit(watched, DATA, **settings(), callbacks=[DenseKNN(DATA, load_data("shapes", "test", limit=50), every=5)])
+    run = fit(watched, DATA, **settings(), callbacks=[DenseKNN(DATA, load_data("shapes", "test", limit=50), every=5, probe=True)])
     fit(alone, DATA, **settings())
-    assert run.history("knn")[0] == [4, 9, 10]
+    assert run.history("knn")[0] == run.history("probe")[0] == [4, 9, 10]
     assert same(weights(watched), weights(alone))
 
 

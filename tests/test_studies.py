@@ -93,8 +93,9 @@ def test_a_search_that_cannot_work_stops_before_any_run(tmp_path):
 def test_what_a_study_watches_is_in_its_log():
     cell = {"preset": "moco_v3/pocket_instability", "limit": 60, "steps": 4, "batch_size": 20, "warmup": 1, "model_args": {"dim": 8, "depth": 2}}
     cell |= {"optimizer": "stable_adamw", "optimizer_args": {"betas": [0.9, 0.95]}, "clip": {"backbone.stem": 0.1}}  # as TOML has it
-    run = studies._trial("a", cell, 0, {"gradients": True, "knn_every": 2, "keep": ["grad/stem", "knn"]})
-    assert [len(values) for values in run["series"].values()] == [4, 2] and run["series"]["knn"][1] == pytest.approx(run["final"]["knn"], abs=1e-4)
+    run = studies._trial("a", cell, 0, {"gradients": True, "knn_every": 2, "probe": True, "keep": ["grad/stem", "knn", "probe"]})
+    assert [len(values) for values in run["series"].values()] == [4, 2, 2]
+    assert all(run["series"][name][1] == pytest.approx(run["final"][name], abs=1e-4) for name in ("knn", "probe"))
     assert {"ratio_stem", "ratio_block1", "rms_stem", "spikes_projector", "loss_spikes", "knn_dips", "dips_chance", "preceded"} <= set(run["monitor"])
     assert not any("/" in name for name in run["last_10"])
     assert values([run], "a", "monitor.rms_stem") == [run["monitor"]["rms_stem"]]
@@ -104,7 +105,7 @@ def test_what_a_study_watches_is_in_its_log():
 
 def test_a_study_that_watches_what_cannot_be_watched(tmp_path):
     (tmp_path / "study.toml").write_text("watch = { gradient = true }\n" + PLAN)
-    with pytest.raises(ValueError, match="watch has no 'gradient'; it has gradients, knn_every, keep"):
+    with pytest.raises(ValueError, match="watch has no 'gradient'; it has gradients, knn_every, probe, keep"):
         sweep(tmp_path)
 
 
