@@ -149,6 +149,11 @@ def largest_ratio(runs) -> float:
     return max(value for name, value in runs["frozen"]["monitor"].items() if name.startswith("ratio_") and "_max_" not in name)
 
 
+def probe_of(cell: str, step: int):
+    """Chapter 09's short SimCLR, looked at after 40, 80 and 100 steps."""
+    return lambda runs: runs[cell]["series"]["probe"][(40, 80, 100).index(step)]
+
+
 # Notebook -> its study, and for each band its value in the study's runs of one seed: {cell: run}.
 LIVE = {
     "00_start_here": ("chapter_00", {
@@ -238,9 +243,9 @@ LIVE = {
         "kNN of raw pixels": figure("p_adamw", "raw_knn"),
         "P: accuracy after half the steps": figure("p_half", "accuracy"),
         "C: accuracy after half the steps": figure("c_half", "accuracy"),
-        "SimCLR, P: kNN at its end": lambda runs: runs["simclr_p"]["series"]["knn"][5],  # after 240 steps
-        "SimCLR, C minus P, kNN at equal steps": lambda runs: runs["simclr_c"]["series"]["knn"][4] - runs["simclr_p"]["series"]["knn"][4],
-        "SimCLR, C minus P, kNN at equal time": lambda runs: runs["simclr_c"]["series"]["knn"][4] - runs["simclr_p"]["series"]["knn"][5],
+        "SimCLR, P: probe at its end": probe_of("simclr_p_100", 100),
+        "SimCLR, C minus P, probe at equal steps": lambda runs: probe_of("simclr_c_100", 80)(runs) - probe_of("simclr_p_100", 80)(runs),
+        "SimCLR, C minus P, probe at equal time": lambda runs: probe_of("simclr_c_100", 80)(runs) - probe_of("simclr_p_100", 100)(runs),
     }),
     "10_swin_v2": ("chapter_10", {
         "first loss, as a share of chance": lambda runs: runs["live"]["loss_every_10"][0] / np.log(10),

@@ -17,6 +17,7 @@ from minivit.course.plots.common import Scores, baseline_lines, draw_image, imag
 from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE
 from minivit.studies import behind_best, edf, edf_band
 
+Curves = Mapping[str, tuple[Sequence[int], Sequence]]
 LOOKS = {"P": (ORANGE, "s"), "C": (BLUE, "o"), "P + BN + ReLU": (GREEN, "D")}
 DASHES = {"AdamW": "-", "SGD": "--"}
 SKY, LIME, MAGENTA = "#40B0FF", "#80FF40", "#FF50E0"  # bright, for lines on a photograph
@@ -208,28 +209,23 @@ def distributions_alt(scores: Mapping[str, Mapping[str, Sequence[float]]], mine:
     return f"Distributions of runs at random rates, with bands. Share of runs within ten points of their model's best: {'; '.join(said)}.{marks}"
 
 
-def without_labels(
-    curves: Mapping[str, tuple[Sequence[int], Sequence[Sequence[float]]]],
-    live: Mapping[str, tuple[Sequence[int], Sequence[float]]],
-    lines: Mapping[str, float],
-    *,
-    cost: Mapping[str, float],
-) -> Figure:
-    """kNN over the steps of SimCLR, mean and deviation over seeds, live runs as large dots; beside it over time, a step of each stem at its cost."""
-    figure, axes = plt.subplots(1, 2, figsize=(12.5, 4.4), sharey=True)
-    for ax, unit in zip(axes, ({"P": 1.0, "C": 1.0}, cost), strict=True):
+def without_labels(long: Curves, short: Curves, live: Curves, lines: Sequence[Mapping[str, float]]) -> Figure:
+    """SimCLR over its steps. Left kNN of long trainings, right the linear probe of short ones, mean and deviation over seeds, and on it live runs as
+    large marks. Of each stem: steps, and the values at them, of several runs (``live``: of one); ``lines`` are the two judges' baselines."""
+    figure, axes = plt.subplots(1, 2, figsize=(12.5, 4.6))
+    for ax, curves, baselines, judge in zip(axes, (long, short), lines, ("kNN", "linear probe"), strict=True):
         for stem, (steps, scores) in curves.items():
             colour, marker = LOOKS[stem]
-            x = [unit[stem] * step for step in steps]
-            ax.errorbar(x, np.mean(scores, axis=0), np.std(scores, axis=0, ddof=1), color=colour, marker=marker, capsize=3, label=f"{stem}, recorded")
-            if stem in live:
-                look = {"color": colour, "markeredgecolor": "black", "markersize": 12, "linestyle": "", "label": f"{stem}, this run"}
-                ax.plot([unit[stem] * step for step in live[stem][0]], live[stem][1], marker, **look)
-        baseline_lines(ax, lines)
-        ax.set(ylim=(0, 0.9), xlim=(0, None))
-    axes[0].set(xlabel="steps", ylabel="kNN accuracy", title="equal steps")
-    axes[1].set(xlabel="time, in steps of P", title="equal time")
-    axes[1].legend(fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5))
+            spread = np.mean(scores, axis=0), np.std(scores, axis=0, ddof=1)
+            ax.errorbar(steps, *spread, color=colour, marker=marker, capsize=3, label=f"{stem}, recorded")
+        baseline_lines(ax, baselines)
+        ax.set(ylim=(0, 0.8), xlim=(0, None), xlabel="steps", ylabel="accuracy", title=judge)
+    for stem, (steps, scores) in live.items():
+        colour, marker = LOOKS[stem]
+        look = {"color": colour, "markeredgecolor": "black", "markersize": 12, "linestyle": "", "zorder": 3, "label": f"{stem}, this run"}
+        axes[1].plot(steps, scores, marker, **look)
+    for ax in axes:
+        ax.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     return figure
 
 
