@@ -215,16 +215,32 @@ def test_chapter_09s_distributions_keep_diverged_runs_and_are_not_moved_by_own_o
     x, y = lines["C, your runs"].get_data()
     assert list(x) == pytest.approx([10, -10, nan], nan_ok=True) and set(y) == {0} and axes.get_xlim()[0] < -10
     assert "P 75%, C 50%" in ch09.distributions_alt(scores) and ch09.distributions_alt(scores, mine).endswith("better than it.")
+    assert "within 5.5 points of their model's best: SGD: P 50%, C 50%" in ch09.distributions_alt(scores, within=0.055)
     search = {f"{stem}, SGD": {"centre": [0.1, 1], "lr": [0.1, 0.2, 0.4, 0.05], "accuracy": [v if v == v else None for v in scores["SGD"][stem]]}
               for stem in "PC"}  # fmt: skip
     (axes,) = [ch09.drawn(search, ["SGD"]).axes[0]]
     crosses = {line.get_label(): list(line.get_xdata()) for line in axes.lines if line.get_marker() == "x"}
     assert crosses == {"P, diverged": [4], "C, diverged": [0.5]}
+    search["C, AdamW"] = search["P, SGD"] | {"accuracy": [0.5] * 4}  # no cross in the last panel
+    (legend,) = ch09.drawn(search | {"P, AdamW": search["C, AdamW"]}, ["SGD", "AdamW"]).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["P", "P, diverged", "C", "C, diverged", "chance 0.10"]
+    del search["C, AdamW"]
     for found in search.values():
         found["weight_decay"] = [1, 2, 3, 4]
     figure = ch09.drawn(search, ["SGD"], over=("lr", "weight_decay", "lr × weight_decay"))
     assert [list(axes.lines[0].get_xdata()) for axes in figure.axes] == [[1, 2, 0.5], [1, 2, 4], [1, 4, 2]]  # P, the runs that did not diverge
     assert [axes.get_title() for axes in figure.axes] == ["SGD", "", ""] and len({axes.get_ylim() for axes in figure.axes}) == 1
+    ch09.plt.close("all")
+
+
+def test_chapter_09s_live_marks_are_on_the_probes_axes():
+    long = {"P": ((40, 80), [[0.3, 0.4], [0.5, 0.6]]), "C": ((40, 80), [[0.5, 0.7], [0.5, 0.9]])}
+    live = {"P": ([80, 100], [0.4, 0.45]), "C": ([80], [0.55])}
+    left, right = ch09.without_labels(long, {}, live, ({"chance": 0.1}, {"chance": 0.1, "raw pixels": 0.15})).axes
+    assert [list(bars.lines[0].get_ydata()) for bars in left.containers] == [pytest.approx([0.4, 0.5]), pytest.approx([0.5, 0.8])]
+    marks = {line.get_label(): [tuple(xy) for xy in line.get_xydata()] for line in right.lines if "this run" in line.get_label()}
+    assert marks == {"P, this run": [(80, 0.4), (100, 0.45)], "C, this run": [(80, 0.55)]} and not right.containers
+    assert [line.get_label() for line in right.lines[:2]] == ["chance 0.10", "raw pixels 0.15"]
     ch09.plt.close("all")
 
 

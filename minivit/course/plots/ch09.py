@@ -17,7 +17,7 @@ from minivit.course.plots.common import Scores, baseline_lines, draw_image, imag
 from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE
 from minivit.studies import behind_best, edf, edf_band
 
-Curves = Mapping[str, tuple[Sequence[int], Sequence]]
+Curves = Mapping[str, tuple[Sequence[int], Sequence]]  # of each stem
 LOOKS = {"P": (ORANGE, "s"), "C": (BLUE, "o"), "P + BN + ReLU": (GREEN, "D")}
 DASHES = {"AdamW": "-", "SGD": "--"}
 SKY, LIME, MAGENTA = "#40B0FF", "#80FF40", "#FF50E0"  # bright, for lines on a photograph
@@ -199,14 +199,17 @@ def distributions(
     return figure
 
 
-def distributions_alt(scores: Mapping[str, Mapping[str, Sequence[float]]], mine: Mapping[str, Mapping[str, Sequence[float]]] | None = None) -> str:
-    """The figure in words."""
+def distributions_alt(
+    scores: Mapping[str, Mapping[str, Sequence[float]]], mine: Mapping[str, Mapping[str, Sequence[float]]] | None = None, *, within: float = 0.1
+) -> str:
+    """The figure in words: the shares ``within`` so far of the best."""
     said = []
     for optimizer, models in scores.items():
-        within = {stem: edf(behind_best(accuracies), [0.1])[0] for stem, accuracies in models.items()}
-        said.append(f"{optimizer}: " + ", ".join(f"{stem} {share:.0%}" for stem, share in within.items()))
+        shares = {stem: edf(behind_best(accuracies), [within])[0] for stem, accuracies in models.items()}
+        said.append(f"{optimizer}: " + ", ".join(f"{stem} {share:.0%}" for stem, share in shares.items()))
     marks = " Marks on the axis are your own runs, measured from the same best; those left of 0 are better than it." if mine else ""
-    return f"Distributions of runs at random rates, with bands. Share of runs within ten points of their model's best: {'; '.join(said)}.{marks}"
+    words = f"Share of runs within {100 * within:g} points of their model's best: {'; '.join(said)}"
+    return f"Distributions of runs at random rates, with bands. {words}.{marks}"
 
 
 def without_labels(long: Curves, short: Curves, live: Curves, lines: Sequence[Mapping[str, float]]) -> Figure:
