@@ -599,7 +599,9 @@ MUTANTS = {
     "the hybrid takes its columns for rows": Mutant(
         resnet.ResNetStem, "b d h w -> b (h w) d", "b d h w -> b (w h) d", test_conv_stem.test_the_hybrids_stem_is_torchvisions_resnet
     ),
-    "flops are counted twice": Mutant(costs.complexity, "get_total_flops() // 2", "get_total_flops()", test_conv_stem.test_costs_of_a_small_vit_by_hand),
+    "flops are counted twice": Mutant(
+        costs.complexity, "get_total_flops() // 2", "get_total_flops()", test_conv_stem.test_costs_of_a_small_vit_by_hand
+    ),
     "attention maps are no activations": Mutant(
         costs._noting, "append(math.prod(out_shape))", "append(math.prod(out_shape) * (len(out_shape) != 3))",
         test_conv_stem.test_costs_of_a_small_vit_by_hand,
