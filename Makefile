@@ -23,10 +23,10 @@ lab: .venv/installed
 demo: .venv/installed
 	$(BIN)/python -m minivit demo
 
-test: .venv/installed
+test: .venv/installed  # a process for each core, four at most; a chapter stays with one
 	$(BIN)/python -m ruff check .
-	TQDM_DISABLE=1 $(BIN)/python -m pytest -q -m "not slow" tests
-	TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbval notebooks
+	TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal -m "not slow" tests
+	TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --nbval notebooks
 
 test-all: test
 	TQDM_DISABLE=1 $(BIN)/python -m pytest -q -m slow tests

@@ -7,7 +7,7 @@ import sys
 import tempfile
 
 NEEDED = ("torch", "torchvision", "einops", "jaxtyping", "numpy", "pillow", "tqdm", "tyro")
-COURSE = ("jupyterlab", "matplotlib", "scikit-learn", "nbval", "pytest")
+COURSE = ("jupyterlab", "matplotlib", "scikit-learn", "nbval", "pytest", "pytest-xdist")
 LOWEST = {"torch": (2, 6), "torchvision": (0, 21)}
 
 

@@ -57,10 +57,10 @@ def minus(more: list[float], less: list[float]) -> list[float]:
     return [a - b for a, b in zip(more, less, strict=True)] if len(more) == len(less) else []
 
 
-def ledger(root: Path = ROOT, only: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Every claim of ``data/claims.toml``, or those whose id is in ``only``, with its differences and its verdict, per scale."""
+def ledger(root: Path = ROOT, only: Collection[str] = (), chapter: str | None = None) -> list[dict[str, Any]]:
+    """Every claim of ``data/claims.toml``, or those whose id is in ``only``, or of one chapter, with its differences and its verdict, per scale."""
     claims = tomllib.loads((root / "data" / "claims.toml").read_text())["claim"]
-    claims = [claim for claim in claims if not only or claim["id"] in only]
+    claims = [claim for claim in claims if (not only or claim["id"] in only) and chapter in (None, claim["chapter"])]
     for claim in claims:
         claim["verdicts"], claim["differences"] = {}, {}
         for scale in ("pocket", "full"):
@@ -75,15 +75,14 @@ def ledger(root: Path = ROOT, only: Collection[str] = ()) -> list[dict[str, Any]
 
 def print_ledger(chapter: str | None = None, root: Path = ROOT) -> None:
     """One line for each claim: id, what is claimed, verdict at pocket and at full scale, mean difference and seeds."""
-    for claim in ledger(root):
-        if chapter is None or claim["chapter"] == chapter:
-            print(f"{claim['id']}  {claim['claim']}  [{claim['source']}]")
-            for scale, differences in claim["differences"].items():
-                differences, shown = told(differences), ""
-                if differences:
-                    gap = mean(differences)
-                    shown = f": {gap:{'+.2f' if abs(gap) >= 0.005 else '+.4f'}} over {len(differences)} seeds"
-                print(f"    {scale}: {claim['verdicts'][scale]}{shown}")
+    for claim in ledger(root, chapter=chapter):
+        print(f"{claim['id']}  {claim['claim']}  [{claim['source']}]")
+        for scale, differences in claim["differences"].items():
+            differences, shown = told(differences), ""
+            if differences:
+                gap = mean(differences)
+                shown = f": {gap:{'+.2f' if abs(gap) >= 0.005 else '+.4f'}} over {len(differences)} seeds"
+            print(f"    {scale}: {claim['verdicts'][scale]}{shown}")
 
 
 def print_differences(words: Mapping[str, str], scale: str = "pocket", root: Path = ROOT) -> None:
