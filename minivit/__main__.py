@@ -103,12 +103,14 @@ def study(folder: tyro.conf.Positional[Path], /, workers: int = 2, threads: int 
         workers: Processes.
         threads: Threads of each; with one, a run gives the same bits whatever runs beside it.
     """
-    from minivit.studies import sweep
+    from minivit.studies import failures, sweep
 
     runs = sweep(folder, workers=workers, threads=threads)
-    failed = [run for run in runs if "error" in run]
-    diverged = sum("diverged" in run for run in runs)
-    print(f"{len(runs) - len(failed)} runs recorded in {folder / 'runs.jsonl'}, {diverged} of them diverged; {len(failed)} failures")
+    failed, diverged = failures(runs), sum("diverged" in run for run in runs)
+    good = sum("error" not in run for run in runs)
+    print(f"{good} runs recorded in {folder / 'runs.jsonl'}, {diverged} of them diverged; {len(failed)} failures")
+    if failed:
+        raise SystemExit(f"failed, and tried again next time: {', '.join(f'{cell} with seed {seed}' for cell, seed in sorted(failed))}")
 
 
 def replay(run: tyro.conf.Positional[Path], /, steps: int = 20, data: str | None = None, tolerance: float = 0.01) -> None:

@@ -37,7 +37,7 @@ def complexity(model: nn.Module, image_size: int | tuple[int, int] | None = None
         raise ValueError(f"image_size=None: a {type(model).__name__} does not know its images' size.")
     height, width = (image_size,) * 2 if isinstance(image_size, int) else image_size
     state = {name: value.to("meta") for name, value in [*model.named_parameters(), *model.named_buffers()]}
-    image = torch.empty(1, 3, height, width, device="meta", dtype=next(model.parameters()).dtype)
+    image = torch.empty(1, 3, height, width, device="meta", dtype=next((p.dtype for p in model.parameters()), None))
     outputs: list[int] = []
     counter = FlopCounterMode(display=False, custom_mapping={product: _noting(product, outputs) for product in PRODUCTS})
     with counter, evaluating(model), sdpa_kernel(SDPBackend.MATH):

@@ -38,6 +38,7 @@ def extract_features(
 
     ``fn`` is any ``(B, 3, H, W) -> (B, D)``. A module is put into eval mode for the while; for a lambda over a method's
     parts, ``with evaluating(method):`` does that: in train mode BatchNorm would mix the images of a batch.
+    Raises FloatingPointError where a feature is not finite: a network that diverged can not be judged.
     """
     owner = fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None)
     modules = [owner] if isinstance(owner, nn.Module) else []
@@ -48,7 +49,10 @@ def extract_features(
         for ids in torch.arange(len(data)).split(batch_size):
             images = data.images[ids.to(data.images.device)].to(device).float() / 255
             out.append(fn(transform(images)).float())
-    return torch.cat(out), data.labels.to(device)
+    features = torch.cat(out)
+    if not features.isfinite().all():
+        raise FloatingPointError("features are not finite: the network has diverged.")
+    return features, data.labels.to(device)
 
 
 def raw_pixels(x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch pixels"]:

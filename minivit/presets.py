@@ -372,6 +372,12 @@ def preset(name: str, **overrides: Any) -> Preset:
     return replace(found, **{**_environment(found), **overrides})
 
 
+def changed_by_environment() -> list[str]:
+    """Which of MINIVIT_SCALE, MINIVIT_DATA and MINIVIT_LIMIT are set, so that a preset's name means something else."""
+    given = {name: os.environ.get(name) for name in ("MINIVIT_SCALE", "MINIVIT_DATA", "MINIVIT_LIMIT")}
+    return [name for name, value in given.items() if value and (name, value) != ("MINIVIT_SCALE", "pocket")]
+
+
 def _environment(chosen: Preset) -> dict[str, Any]:
     """What MINIVIT_DATA and MINIVIT_LIMIT change."""
     data, limit = os.environ.get("MINIVIT_DATA"), os.environ.get("MINIVIT_LIMIT")

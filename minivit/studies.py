@@ -1,10 +1,12 @@
 """Grids of runs and random searches: described in a file, resumable, one line in one log for each run."""
 import json
 import math
+import signal
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import partialmethod
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,7 +20,7 @@ from tqdm import tqdm
 from minivit.augment import generator_of
 from minivit.callbacks import Callback, DenseKNN
 from minivit.monitor import GradientMonitor, stability_report
-from minivit.presets import Preset, preset, train_and_judge
+from minivit.presets import Preset, changed_by_environment, preset, train_and_judge
 from minivit.runs import Run, environment, write_atomic
 
 Numbers = Sequence[float] | np.ndarray
@@ -26,13 +28,69 @@ WATCH = {"gradients": False, "knn_every": 0, "probe": False, "keep": ()}  # what
 
 
 def read_study(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A study's plan, ``study.toml``, and its runs so far, ``runs.jsonl``."""
+    """A study's plan, ``study.toml``, and its runs so far, ``runs.jsonl``; a last line that was cut off while it was written is left out.
+
+    Raises FileNotFoundError where there is no plan, ValueError, naming file and line, where plan or log cannot be read.
+    """
     folder = Path(folder)
     if not (folder / "study.toml").is_file():
         raise FileNotFoundError(f"{folder} is not a study: it has no study.toml.")
-    plan = tomllib.loads((folder / "study.toml").read_text())
-    log = folder / "runs.jsonl"
-    return plan, [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    try:
+        plan = tomllib.loads((folder / "study.toml").read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{folder / 'study.toml'}: {error}") from None
+    log, runs = folder / "runs.jsonl", []
+    lines = log.read_text().splitlines(keepends=True) if log.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            runs.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines) or line.endswith("\n"):
+                raise ValueError(f"{log}, line {number}, is no run: {error}") from None
+    return plan, runs
+
+
+def chosen(settings: Mapping[str, Any], seed: int) -> tuple[Preset, dict[str, float]]:
+    """What a cell of a plan trains with this seed, and what of it was drawn; ValueError or TypeError for settings that cannot work."""
+    settings = dict(settings)
+    if "preset" not in settings:
+        raise ValueError("a cell needs a preset.")
+    search = settings.pop("search", {})
+    if not (isinstance(search, dict) and all(isinstance(interval, list) for interval in search.values())):
+        raise ValueError(f"search = {search!r}: a table of intervals is wanted, {{ lr = [1e-4, 1e-2] }}.")
+    drawn = draw(search, seed)
+    return preset(settings.pop("preset"), **{**settings, **drawn}), drawn
+
+
+def checked_study(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """`read_study` and the plan's ``watch``, whole; ValueError, naming file and cell, for a plan that cannot work, or one that would not
+    draw what the log has."""
+    plan, runs = read_study(folder)
+    where, seeds, cells = Path(folder) / "study.toml", plan.get("seeds"), plan.get("cells")
+    if changed := changed_by_environment():
+        raise ValueError(f"{' and '.join(changed)} would change what the cells of {where} mean: a study's plan says all. Unset that.")
+    if not (isinstance(seeds, list) and isinstance(cells, dict) and seeds and cells and len(set(seeds)) == len(seeds)):
+        raise ValueError(f"{where}: a study needs a list of different numbers, seeds = [0, 1, 2], and tables of settings, [cells.NAME].")
+    watch = {**WATCH, **plan.get("watch", {})}
+    for unknown in set(watch) - set(WATCH):
+        raise ValueError(f"{where}: watch has no {unknown!r}; it has {', '.join(WATCH)}.")
+    if watch["probe"] and not watch["knn_every"]:
+        raise ValueError(f"{where}: watch.probe looks when watch.knn_every says, and that is not given.")
+    for cell, settings in cells.items():
+        try:
+            chosen(settings, seeds[0])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{where}, cell {cell!r}: {error}") from None
+    for run in runs:
+        if run["cell"] in cells and run.get("drawn", {}) != draw(cells[run["cell"]].get("search", {}), run["seed"]):
+            raise ValueError(f"{where}: cell {run['cell']!r} now draws other values than its recorded runs have; another search is another study.")
+    return plan, runs, watch
+
+
+def failures(runs: Sequence[Mapping[str, Any]]) -> set[tuple[str, int]]:
+    """Cells and seeds that were tried and have no result yet; a diverged run is a result."""
+    tried, done = ({(run["cell"], run["seed"]) for run in runs if ("error" in run) == failed} for failed in (True, False))
+    return tried - done
 
 
 def sweep(folder: str | Path, *, workers: int = 2, threads: int = 1) -> list[dict[str, Any]]:
@@ -43,28 +101,34 @@ def sweep(folder: str | Path, *, workers: int = 2, threads: int = 1) -> list[dic
     bits whatever runs beside it. A run whose loss is not finite is recorded as ``diverged``, a result like others. A run that
     fails otherwise is recorded with its error and tried again next time; the others go on.
     ``watch`` in the plan says what to look at in every run (`watched`).
+
+    Raises ValueError, before the first run, for a plan that cannot work, and where MINIVIT_SCALE, _DATA or _LIMIT would change it;
+    OSError when a worker was killed. What had been recorded stays.
     """
     if min(workers, threads) < 1:
         raise ValueError(f"a study needs a worker and a thread, not {workers} and {threads}.")
     folder = Path(folder)
-    plan, runs = read_study(folder)
-    watch = {**WATCH, **plan.get("watch", {})}
-    for unknown in set(watch) - set(WATCH):
-        raise ValueError(f"{folder / 'study.toml'}: watch has no {unknown!r}; it has {', '.join(WATCH)}.")
+    plan, runs, watch = checked_study(folder)
+    log_file = folder / "runs.jsonl"
+    if log_file.is_file() and not log_file.read_text().endswith("\n"):  # the last line was cut off, or lacks its end
+        write_atomic(log_file, "".join(json.dumps(run) + "\n" for run in runs).encode())
     done = {(run["cell"], run["seed"]) for run in runs if "error" not in run}
     todo = [(cell, seed) for seed in plan["seeds"] for cell in plan["cells"] if (cell, seed) not in done]
-    for settings in plan["cells"].values():
-        draw(settings.get("search", {}), seed=0)  # an interval that is none stops the study before its first run
     began = time.perf_counter()
     with (
         ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet, initargs=(threads,)) as pool,
-        open(folder / "runs.jsonl", "a") as log,
+        open(log_file, "a") as log,
     ):
         jobs = [pool.submit(_trial, cell, plan["cells"][cell], seed, watch) for cell, seed in todo]
-        for job in tqdm(as_completed(jobs), total=len(jobs), desc=folder.name, unit="run"):
-            runs.append(job.result())
-            log.write(json.dumps(runs[-1]) + "\n")
-            log.flush()
+        try:
+            for job in tqdm(as_completed(jobs), total=len(jobs), desc=folder.name, unit="run"):
+                runs.append(job.result())
+                log.write(json.dumps(runs[-1]) + "\n")
+                log.flush()
+        except BrokenProcessPool:
+            raise OSError(f"a worker of {folder} was killed, perhaps for want of memory; start again, with fewer workers.") from None
+        finally:  # after Ctrl-C, or when there is no space left: what has not begun does not begin
+            pool.shutdown(wait=False, cancel_futures=True)
     if todo:
         card = {**environment(), "threads_per_run": threads, "workers": workers, "wall_seconds": round(time.perf_counter() - began)}
         write_atomic(folder / "card.json", (json.dumps(card, indent=1) + "\n").encode())
@@ -72,7 +136,7 @@ def sweep(folder: str | Path, *, workers: int = 2, threads: int = 1) -> list[dic
 
 
 def draw(search: Mapping[str, Sequence[float]], seed: int) -> dict[str, float]:
-    """One point of a random search, ``{setting: (low, high)}``: each setting log-uniform in its interval, to four digits.
+    """One point of a random search, ``{setting: (low, high)}``: each setting log-uniform in its interval, then rounded to four digits.
 
     A function of the seed and the setting's name: one seed takes the same place in whatever interval a cell has, so that
     cells can be compared draw by draw. Raises ValueError unless 0 < low ≤ high.
@@ -89,22 +153,31 @@ def draw(search: Mapping[str, Sequence[float]], seed: int) -> dict[str, float]:
 
 
 def values(runs: list[dict[str, Any]], cell: str, figure: str) -> list[float]:
-    """One figure of one cell over its seeds, in the order of the seeds; NaN where the run diverged or has none to tell (null).
+    """One figure of one cell over its seeds, in the order of the seeds; NaN where the run diverged or has none to tell (null). Runs that failed
+    otherwise are left out.
 
     "accuracy" is a final figure, "last_10.accuracy" one of the last training steps, "monitor.ratio_stem" one of the `stability_report`;
-    "near_best.accuracy" is `near_best` of the final ones.
+    "near_best.accuracy" is `near_best` of the final ones. Raises ValueError for a figure that a run was not asked for.
     """
     block, _, name = figure.rpartition(".")
     if block == "near_best":
         return near_best(values(runs, cell, name)).tolist()
     good = [run for run in runs if run["cell"] == cell and "error" not in run]
-    found = [None if "diverged" in run else run[block or "final"][name] for run in sorted(good, key=lambda run: run["seed"])]
+    found = []
+    for run in sorted(good, key=lambda run: run["seed"]):
+        figures = {name: None} if "diverged" in run else run.get(block or "final", {})
+        if name not in figures:
+            raise ValueError(f"cell {cell!r} has no figure {figure!r}; of {block or 'final'!r} it has {', '.join(figures) or 'nothing'}.")
+        found.append(figures[name])
     return [math.nan if value is None else value for value in found]
 
 
 def behind_best(scores: Numbers) -> np.ndarray:
-    """How far each run of a model is behind its best run, ``max(scores) − score``; NaN for a diverged one."""
-    return np.fmax.reduce(scores, initial=-np.inf) - np.asarray(scores)
+    """How far each run of a model is behind its best run, ``max(scores) − score``, to twelve digits; NaN for a diverged one.
+
+    Rounded, because 0.61 − 0.6 is a little more than 0.01 in a computer, and a run that is exactly so far behind would not count.
+    """
+    return np.round(np.fmax.reduce(scores, initial=-np.inf) - np.asarray(scores), 12)
 
 
 def near_best(scores: Numbers, span: float = 0.1) -> np.ndarray:
@@ -137,18 +210,18 @@ def edf_band(
     return low, high
 
 
-def watchers(chosen: Preset, watch: dict[str, Any]) -> list[Callback]:
+def watchers(experiment: Preset, watch: dict[str, Any]) -> list[Callback]:
     """What looks on while a run of the study trains: ``gradients = true`` a `GradientMonitor`, ``knn_every = 20`` a `DenseKNN`, with
     ``probe = true`` one that probes as well."""
     looking: list[Callback] = [GradientMonitor()] if watch["gradients"] else []
-    return looking + ([DenseKNN(*chosen.load(), every=watch["knn_every"], probe=watch["probe"])] if watch["knn_every"] else [])
+    return looking + ([DenseKNN(*experiment.load(), every=watch["knn_every"], probe=watch["probe"])] if watch["knn_every"] else [])
 
 
-def watched(run: Run, chosen: Preset, watch: dict[str, Any]) -> dict[str, Any]:
+def watched(run: Run, experiment: Preset, watch: dict[str, Any]) -> dict[str, Any]:
     """What they saw: the `stability_report` as ``monitor``; as ``series`` every value of the figures that ``keep`` names: "grad/stem", "knn", …"""
     kept = {name: [float(f"{value:.4g}") for value in run.history(name)[1]] for name in watch["keep"]}
     seen: dict[str, Any] = {"series": kept} if kept else {}
-    return seen | ({"monitor": stability_report(run, warmup=chosen.warmup)} if watch["gradients"] else {})
+    return seen | ({"monitor": stability_report(run, warmup=experiment.warmup)} if watch["gradients"] else {})
 
 
 def last_figures(run: Run, count: int = 10) -> dict[str, float]:
@@ -159,20 +232,19 @@ def last_figures(run: Run, count: int = 10) -> dict[str, float]:
 
 def _quiet(threads: int) -> None:
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker at once
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # the sweep's own bar is enough
 
 
 def _trial(cell: str, settings: dict[str, Any], seed: int, watch: dict[str, Any]) -> dict[str, Any]:
-    settings = dict(settings)
-    drawn = draw(settings.pop("search", {}), seed)
     began = time.perf_counter()
+    experiment, drawn = chosen(settings, seed)
     try:
-        chosen = preset(settings.pop("preset"), **{**settings, **drawn})
-        _, run = train_and_judge(chosen, seed=seed, callbacks=watchers(chosen, watch))
+        _, run = train_and_judge(experiment, seed=seed, callbacks=watchers(experiment, watch))
         steps, losses = run.history("loss")
         curve = [round(loss, 4) for step, loss in zip(steps, losses, strict=True) if step % 10 == 0 or step == steps[-1]]
         outcome = {"final": run.card["final"], "last_10": last_figures(run), "loss_every_10": curve, "data": run.config["data"]}
-        outcome |= watched(run, chosen, watch)
+        outcome |= watched(run, experiment, watch)
     except FloatingPointError as error:
         outcome = {"diverged": str(error)}
     except Exception as error:

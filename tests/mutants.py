@@ -608,6 +608,9 @@ MUTANTS = {
     ),
     # studies
     "the distribution leaves out what ties": Mutant(studies.edf, "[:, None] <= ", "[:, None] < ", test_conv_stem.test_edf_by_hand),
+    "a tie at a distance is lost": Mutant(
+        studies.behind_best, "np.round(", "(lambda distances, _: distances)(", test_conv_stem.test_distances_to_the_best_run
+    ),
     "the distribution forgets diverged runs": Mutant(
         studies.edf,
         "np.asarray(errors, dtype=float)[:, None]",

@@ -10,6 +10,7 @@ from minivit import Attention, SimCLR, collapse_report, create_model, fit, info_
 from minivit.augment import ColorJitter, RandomResizedCrop
 from minivit.costs import complexity
 from minivit.layers.position import ContinuousPositionBias, resize_table
+from minivit.layers.stems import ConvLayer, ConvStem
 from minivit.layers.window import WindowAttention
 from minivit.methods import METHODS
 from minivit.monitor import ActivationMonitor
@@ -64,6 +65,10 @@ CASES = {
     "heads do not divide the width": (lambda: Attention(64, 5), "heads=5 does not divide dim=64"),
     "conv stem of a patch that is no power of two": (lambda: create_model("vit_pocket_conv8", image_size=36, patch=6), "patch of 2, 4, 8"),
     "unknown norm of a conv stem": (lambda: create_model("vit_c_pocket", stem_norm="gn"), "norm='gn': a conv stem knows 'bn', 'ln', 'none'"),
+    "a norm of a conv stem without a conv stem": (lambda: create_model("vit_p_pocket", stem_norm="ln"), "stem_norm='ln' is of conv stems"),
+    "a stem whose padding breaks the grid": (lambda: ConvStem(64, [ConvLayer(3, 2, 16, 0)]), "2·padding is at least"),
+    "a stem with a stride of nothing": (lambda: ConvStem(64, [ConvLayer(3, 0, 16, 1)]), "kernel, stride and width are at least 1"),
+    "patches of no pixel": (lambda: create_model("vit_p_pocket", patch=0), "patch=0: a patch has a side of at least one pixel"),
     "cost of a stem at no size": (lambda: complexity(create_model("vit_c_pocket").stem), "a ConvStem does not know its images' size"),
     "search from zero": (lambda: draw({"lr": [0, 0.1]}, 0), "lr = .0, 0.1. is no interval"),
     "search of one value": (lambda: draw({"lr": [0.1]}, 0), "lr = .0.1. is no interval"),

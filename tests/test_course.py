@@ -1,4 +1,6 @@
 """The course's own parts: exercises that answer rightly, and figures that say what they show."""
+import time
+
 import matplotlib
 import numpy as np
 import pytest
@@ -171,15 +173,23 @@ def test_chapter_08s_cures_leave_out_what_a_frozen_layer_has_not():
     ch08.plt.close("all")
 
 
-def test_a_timed_look_has_its_seconds_of_training():
+def test_a_timed_look_has_its_seconds_of_training(monkeypatch):
     from minivit import preset
+    from minivit.callbacks import DenseKNN
     from minivit.course.clock import TimedKNN
 
     experiment = preset("supervised/pocket_p", steps=4, warmup=1, batch_size=16, limit=40)
     train, test = experiment.load()
-    looks = TimedKNN(train, test, every=2)
+    looks, look = TimedKNN(train, test, every=2), DenseKNN.after_step
+
+    def slow_look(*given):
+        time.sleep(0.5)
+        look(*given)
+
+    monkeypatch.setattr(DenseKNN, "after_step", slow_look)
     _, run = experiment.fit(train, seed=0, callbacks=[looks])
     assert len(run.history("knn")[0]) == len(looks.seconds) == 2 and 0 < looks.seconds[0] < looks.seconds[1]
+    assert looks.seconds[1] - looks.seconds[0] < 0.5  # two looks of half a second lie between them
 
 
 @pytest.mark.parametrize("name", ["c_pocket", "s2_pocket", "s3_pocket"])

@@ -1,6 +1,7 @@
 """Every recorded headline is recomputed from its log; every band keeps its distance from the recorded spread."""
 import json
 import os
+import re
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -14,7 +15,7 @@ from minivit.course.claims import ledger, minus, print_differences, side_of, ver
 from minivit.course.plots import ch08
 from minivit.replay import replay
 from minivit.runs import Run, config_hash
-from minivit.studies import draw, read_study, values
+from minivit.studies import checked_study, read_study, values
 
 ROOT = Path(minivit.__file__).parents[1]
 RUNS = ROOT / "data" / "runs"
@@ -48,10 +49,7 @@ def test_studies_are_complete_or_not_begun_and_of_the_data_we_ship():
 
     checksum = load_data("shapes").checksum()
     for folder in (path.parent for path in RUNS.glob("*/study.toml")):
-        plan, runs = read_study(folder)
-        for cell in plan["cells"].values():
-            settings = {key: value for key, value in cell.items() if key not in ("preset", "search")}
-            preset(cell["preset"], **settings, **draw(cell.get("search", {}), seed=0))
+        plan, runs, _ = checked_study(folder)
         if not runs:  # planned, with its claims; none of them has a verdict yet
             continue
         assert {(r["cell"], r["seed"]) for r in runs if "error" not in r} == {(c, s) for c in plan["cells"] for s in plan["seeds"]}
@@ -311,6 +309,7 @@ def test_verdicts():
     assert verdict([0.2, -0.3, 0.25]) == "inconclusive"
     # twice the standard error of [0.0, 0.1, 0.2] is 2 · 0.1 / √3 = 0.115 > 0.1
     assert verdict([0.0, 0.1, 0.2]) == "inconclusive"
+    assert verdict([0.0, 0.0, 0.0]) == "inconclusive"
     assert verdict([0.2, np.nan, 0.3, 0.25]) == "holds" and verdict([0.2, np.nan, 0.25]) == verdict([np.nan]) == "inconclusive"
 
 
@@ -351,6 +350,11 @@ def test_the_ledger_is_derived_from_the_logs():
         assert {"id", "chapter", "claim", "source"} <= set(claim)
         for scale in ("pocket", "full"):
             assert claim["verdicts"][scale] == verdict(claim["differences"][scale])
+            if scale in claim:
+                cells = read_study(RUNS / claim[scale]["study"])[0]["cells"]
+                sides = (str(claim[scale][side]) for side in ("more", "less"))
+                parts = [part.partition(":")[0] for side in sides for part in side.split(" - ") if ":" in part]
+                assert {cell for part in parts for cell in re.split(r"[|&]", part)} <= set(cells), claim["id"]
             begun = scale in claim and (RUNS / claim[scale]["study"] / "runs.jsonl").exists()
             assert begun == (claim["verdicts"][scale] != "not run")
 

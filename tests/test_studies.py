@@ -1,12 +1,15 @@
 """A study: every cell with every seed, once; what failed is recorded and tried again."""
 import json
 import math
+import os
+import time
+from pathlib import Path
 
 import children
 import pytest
 
 from minivit import studies
-from minivit.studies import draw, edf, read_study, sweep, values
+from minivit.studies import draw, edf, failures, read_study, sweep, values
 
 PLAN = """
 question = "Does a sweep do what its plan says?"
@@ -47,6 +50,8 @@ def test_a_sweep_goes_on_where_it_stopped_and_records_failures(tmp_path):
     again = sweep(tmp_path, workers=1, threads=2)
     assert json.loads((tmp_path / "card.json").read_text())["threads_per_run"] == 2
     assert [run["cell"] for run in again[4:]] == ["broken", "broken"]  # only what had failed was tried again
+    assert failures(again) == {("broken", 3), ("broken", 5)}
+    assert failures([*again, {"cell": "broken", "seed": 3, "diverged": ""}]) == {("broken", 5)}
 
 
 SEARCH = """
@@ -88,6 +93,110 @@ def test_a_search_that_cannot_work_stops_before_any_run(tmp_path):
     with pytest.raises(ValueError, match="no interval"):
         sweep(tmp_path, workers=1)
     assert read_study(tmp_path)[1] == []
+
+
+CELL = '[cells.a]\npreset = "supervised/pocket_p"\n'
+BAD_PLANS = {
+    "no seeds": (CELL, "a list of different numbers"),
+    "one seed twice": ("seeds = [0, 0]\n" + CELL, "a list of different numbers"),
+    "no list of seeds": ("seeds = 3\n" + CELL, "a list of different numbers"),
+    "no cells": ("seeds = [0]", "tables of settings"),
+    "cells are no table": ("seeds = [0]\ncells = [1]", "tables of settings"),
+    "no TOML": ("seeds = [0", "study.toml: "),
+    "a cell that is no table": ("seeds = [0]\n[cells]\na = 3", "cell 'a': "),
+    "a cell without preset": ("seeds = [0]\n[cells.a]\nlr = 0.1", "cell 'a': a cell needs a preset"),
+    "an unknown preset": ('seeds = [0]\n[cells.a]\npreset = "supervised/pocket_q"', "cell 'a': .*did you mean"),
+    "an unknown setting": ("seeds = [0]\n" + CELL + "rate = 0.1", "cell 'a': a preset has no 'rate'"),
+    "a search that is no table": ("seeds = [0]\n" + CELL + "search = [0.1, 1.0]", "cell 'a': search = .*a table of intervals is wanted"),
+    "an interval that is a number": ("seeds = [0]\n" + CELL + "search = { lr = 0.1 }", "cell 'a': search = .*a table of intervals is wanted"),
+    "an unknown setting is searched": ("seeds = [0]\n" + CELL + "search = { rate = [0.1, 1.0] }", "cell 'a': a preset has no 'rate'"),
+    "a probe that never looks": ("seeds = [0]\nwatch = { probe = true }\n" + CELL, "watch.knn_every"),
+}
+
+
+@pytest.mark.parametrize(("plan", "words"), BAD_PLANS.values(), ids=BAD_PLANS)
+def test_a_plan_that_cannot_work_stops_before_any_run(tmp_path, plan, words):
+    (tmp_path / "study.toml").write_text(plan)
+    with pytest.raises(ValueError, match=words) as caught:
+        sweep(tmp_path)
+    assert str(tmp_path / "study.toml") in str(caught.value) and not (tmp_path / "runs.jsonl").exists()
+
+
+@pytest.mark.parametrize("setting", ["MINIVIT_SCALE=full", "MINIVIT_DATA=folder:photos", "MINIVIT_LIMIT=200"])
+def test_the_environment_may_not_change_what_a_study_records(tmp_path, monkeypatch, setting):
+    (tmp_path / "study.toml").write_text(PLAN)
+    monkeypatch.setenv(*setting.split("="))
+    with pytest.raises(ValueError, match=f"{setting.partition('=')[0]} would change what the cells"):
+        sweep(tmp_path)
+
+
+def test_runs_of_another_search_are_refused(tmp_path):
+    (tmp_path / "study.toml").write_text("seeds = [0]\n" + CELL + "search = { lr = [0.1, 0.2] }")
+    (tmp_path / "runs.jsonl").write_text(json.dumps({"cell": "a", "seed": 0, "drawn": {"lr": 5.0}, "final": {}}) + "\n")
+    with pytest.raises(ValueError, match="cell 'a' now draws other values"):
+        sweep(tmp_path)
+
+
+RUN = {"cell": "a", "seed": 0, "final": {"knn": 0.3}}
+
+
+@pytest.mark.parametrize("tail", ["", "\n", '\n{"cell": "a", "se'])
+def test_a_log_that_was_cut_off_goes_on(tmp_path, monkeypatch, tail):
+    (tmp_path / "study.toml").write_text("seeds = [0, 1]\n" + CELL)
+    (tmp_path / "runs.jsonl").write_text(json.dumps(RUN) + tail)
+    assert read_study(tmp_path)[1] == [RUN]
+    monkeypatch.setattr(studies, "_trial", quick)
+    runs = sweep(tmp_path, workers=1)
+    assert runs == read_study(tmp_path)[1] and [run["seed"] for run in runs] == [0, 1]
+
+
+def test_a_log_with_a_broken_line_in_its_middle_is_named(tmp_path):
+    (tmp_path / "study.toml").write_text("seeds = [0, 1]\n" + CELL)
+    (tmp_path / "runs.jsonl").write_text('{"cell": \n' + json.dumps(RUN) + "\n")
+    with pytest.raises(ValueError, match=r"runs\.jsonl, line 1, is no run"):
+        read_study(tmp_path)
+
+
+def quick(cell: str, settings: dict, seed: int, watch: dict) -> dict:
+    return {"cell": cell, "seed": seed, "final": {"knn": 0.2}}
+
+
+def noted(cell: str, settings: dict, seed: int, watch: dict) -> dict:
+    Path(settings["data"], str(seed)).touch()
+    time.sleep(0.1)
+    return quick(cell, settings, seed, watch)
+
+
+def killed(cell: str, settings: dict, seed: int, watch: dict) -> dict:
+    return quick(cell, settings, seed, watch) if seed == 0 else os._exit(9)
+
+
+def test_when_the_log_cannot_be_written_no_further_run_begins(tmp_path, monkeypatch):
+    (tmp_path / "study.toml").write_text(f"seeds = {[*range(20)]}\n{CELL}data = '{tmp_path}'")
+    monkeypatch.setattr(studies, "_trial", noted)
+    monkeypatch.setattr(studies.json, "dumps", full)
+    with pytest.raises(OSError, match="No space left"):
+        sweep(tmp_path, workers=1)
+    assert len([path for path in tmp_path.iterdir() if path.name.isdigit()]) < 10
+
+
+def full(*_) -> str:
+    raise OSError("No space left on device")
+
+
+def test_a_killed_worker_is_said_and_what_was_recorded_stays(tmp_path, monkeypatch):
+    (tmp_path / "study.toml").write_text("seeds = [0, 1, 2]\n" + CELL)
+    monkeypatch.setattr(studies, "_trial", killed)
+    with pytest.raises(OSError, match="was killed, perhaps for want of memory"):
+        sweep(tmp_path, workers=1)
+    assert [run["seed"] for run in read_study(tmp_path)[1]] == [0]
+
+
+def test_values_names_the_figures_there_are():
+    with pytest.raises(ValueError, match="cell 'a' has no figure 'acc'; of 'final' it has knn"):
+        values([RUN], "a", "acc")
+    with pytest.raises(ValueError, match="has no figure 'monitor.acc'; of 'monitor' it has nothing"):
+        values([RUN], "a", "monitor.acc")
 
 
 def test_what_a_study_watches_is_in_its_log():

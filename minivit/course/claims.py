@@ -6,13 +6,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from minivit.studies import read_study, values
+from minivit.studies import failures, read_study, values
 
 ROOT = Path(__file__).parents[2]
 
 
 def verdict(differences: list[float]) -> str:
-    """*holds* or *did not hold* by the sign of the mean difference; *inconclusive* under twice its standard error or with fewer than 3 seeds.
+    """*holds* or *did not hold* by the sign of the mean difference; *inconclusive* up to twice its standard error or with fewer than 3 seeds.
     NaN, of a run that diverged or could not tell, is no seed."""
     if not differences:
         return "not run"
@@ -20,7 +20,7 @@ def verdict(differences: list[float]) -> str:
     if len(differences) < 3:
         return "inconclusive"
     error = stdev(differences) / math.sqrt(len(differences))
-    if abs(mean(differences)) < 2 * error:
+    if abs(mean(differences)) <= 2 * error:
         return "inconclusive"
     return "holds" if mean(differences) > 0 else "did not hold"
 
@@ -68,7 +68,8 @@ def ledger(root: Path = ROOT, only: Collection[str] = (), chapter: str | None = 
             differences = []
             if test:
                 _, runs = read_study(root / "data" / "runs" / test["study"])
-                differences = minus(*(side_of(runs, test[side]) for side in ("more", "less")))
+                if not failures(runs):  # else the two sides may have different seeds
+                    differences = minus(*(side_of(runs, test[side]) for side in ("more", "less")))
             claim["differences"][scale], claim["verdicts"][scale] = differences, verdict(differences)
     return claims
 

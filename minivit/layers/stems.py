@@ -1,5 +1,6 @@
 """From pixels to tokens: one big convolution, or a few small ones."""
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from einops import rearrange
@@ -30,8 +31,17 @@ def conv_layers(dim: int, patch: int) -> tuple[ConvLayer, ...]:
     return tuple(ConvLayer(3, 2, dim // 2 ** (halvings - 1 - i), 1) for i in range(halvings))
 
 
+def checked_layers(layers: Iterable[Sequence[int]]) -> list[ConvLayer]:
+    """Records, or plain tuples of four; ValueError for a layer that does not divide a side by exactly its stride: it would break the grid."""
+    found = [ConvLayer(*layer) for layer in layers]
+    for layer in found:
+        if min(layer[:3]) < 1 or not layer.kernel - layer.stride <= 2 * layer.padding < layer.kernel:
+            raise ValueError(f"{layer}: kernel, stride and width are at least 1, and 2·padding is at least kernel − stride and less than kernel.")
+    return found
+
+
 class Stem(nn.Module):
-    """What both stems share: the total stride (= patch) and the size of the token grid."""
+    """What all stems share: the total stride (= patch) and the size of the token grid."""
 
     patch: int
 
@@ -54,6 +64,8 @@ class PatchifyStem(Stem):
         super().__init__()
         if norm not in ("none", "bn", "weight"):
             raise ValueError(f"norm={norm!r}: a patch projection knows 'none', 'bn' and 'weight'.")
+        if patch < 1:
+            raise ValueError(f"patch={patch}: a patch has a side of at least one pixel.")
         self.patch = patch
         self.proj = nn.Conv2d(3, dim, patch, stride=patch)
         bound = math.sqrt(6 / (3 * patch**2 + dim))
@@ -96,6 +108,7 @@ class ConvStem(Stem):
         super().__init__()
         if norm not in STEM_NORMS:
             raise ValueError(f"norm={norm!r}: a conv stem knows {', '.join(map(repr, STEM_NORMS))}.")
+        layers = checked_layers(layers)
         self.patch = math.prod(layer.stride for layer in layers)
         modules, channels = [], 3
         for kernel, stride, width, padding in layers:

@@ -11,7 +11,7 @@ from minivit.models.resnet import ConvNet
 
 @dataclass(frozen=True)
 class RegNetConfig:
-    """Block j is w_0 + w_a · j wide before all widths are rounded to powers of w_m: a RegNet is these numbers."""
+    """Block j is w_0 + w_a · j wide, rounded to the nearest w_0 · w_mᵏ, then to multiples of 8 and of the group: a RegNet is these numbers."""
 
     depth: int
     w_0: int

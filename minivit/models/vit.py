@@ -119,6 +119,8 @@ class ViT(nn.Module):
 
 
 def build_stem(config: ViTConfig) -> Stem:
+    if config.stem_norm != "bn" and (isinstance(config.stem, ResNetConfig) or str(config.stem).startswith("patchify")):
+        raise ValueError(f"stem_norm={config.stem_norm!r} is of conv stems, and this stem is none.")
     if config.stem == "patchify":
         return PatchifyStem(config.dim, config.patch, norm=config.patch_norm).requires_grad_(not config.freeze_patch)
     if config.freeze_patch or config.patch_norm != "none":
@@ -126,7 +128,7 @@ def build_stem(config: ViTConfig) -> Stem:
     if config.stem == "patchify_bn_relu":
         return PatchifyBatchNormStem(config.dim, config.patch)
     layers = conv_layers(config.dim, config.patch) if config.stem == "conv" else config.stem
-    if isinstance(layers, str):
+    if not isinstance(layers, tuple | list | ResNetConfig):
         raise ValueError(f"stem={layers!r}: 'patchify', 'patchify_bn_relu', 'conv', a tuple of ConvLayer records or a ResNetConfig.")
     hybrid = isinstance(layers, ResNetConfig)
     stem = ResNetStem(config.dim, layers) if hybrid else ConvStem(config.dim, layers, norm=config.stem_norm)
