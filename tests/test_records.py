@@ -309,7 +309,7 @@ def test_verdicts():
     assert verdict([0.2, -0.3, 0.25]) == "inconclusive"
     # twice the standard error of [0.0, 0.1, 0.2] is 2 · 0.1 / √3 = 0.115 > 0.1
     assert verdict([0.0, 0.1, 0.2]) == "inconclusive"
-    assert verdict([0.0, 0.0, 0.0]) == "inconclusive"
+    assert verdict([0.0, 0.0, 0.0]) == "did not hold"  # no difference in any seed, and none between the seeds: that is an answer
     assert verdict([0.2, np.nan, 0.3, 0.25]) == "holds" and verdict([0.2, np.nan, 0.25]) == verdict([np.nan]) == "inconclusive"
 
 

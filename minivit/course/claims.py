@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def verdict(differences: list[float]) -> str:
-    """*holds* or *did not hold* by the sign of the mean difference; *inconclusive* up to twice its standard error or with fewer than 3 seeds.
+    """*holds* or *did not hold* by the sign of the mean difference; *inconclusive* under twice its standard error or with fewer than 3 seeds.
     NaN, of a run that diverged or could not tell, is no seed."""
     if not differences:
         return "not run"
@@ -20,7 +20,7 @@ def verdict(differences: list[float]) -> str:
     if len(differences) < 3:
         return "inconclusive"
     error = stdev(differences) / math.sqrt(len(differences))
-    if abs(mean(differences)) <= 2 * error:
+    if abs(mean(differences)) < 2 * error:
         return "inconclusive"
     return "holds" if mean(differences) > 0 else "did not hold"
 
