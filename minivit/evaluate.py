@@ -38,7 +38,7 @@ def extract_features(
 
     ``fn`` is any ``(B, 3, H, W) -> (B, D)``. A module is put into eval mode for the while; for a lambda over a method's
     parts, ``with evaluating(method):`` does that: in train mode BatchNorm would mix the images of a batch.
-    Raises FloatingPointError where a feature is not finite: a network that diverged can not be judged.
+    Raises FloatingPointError where a feature is not finite: a network that diverged cannot be judged.
     """
     owner = fn if isinstance(fn, nn.Module) else getattr(fn, "__self__", None)
     modules = [owner] if isinstance(owner, nn.Module) else []

@@ -71,6 +71,12 @@ def test_features_come_from_eval_mode_and_nothing_is_changed():
     assert torch.equal(labels, data.labels) and not all_at_once.requires_grad
 
 
+def test_features_of_a_diverged_network_are_not_judged():
+    data = load_data("shapes", limit=20)
+    with pytest.raises(FloatingPointError, match="the network has diverged"):
+        extract_features(lambda x: x.flatten(1) / x.flatten(1).sum(1, keepdim=True).mul(0), data, transform=evaluation(32))
+
+
 def test_a_bound_method_puts_its_owner_into_eval_mode():
     data = load_data("shapes", limit=31)
     model = create_model("vit_pocket_conv8", dim=16, depth=1).train()

@@ -343,6 +343,8 @@ def test_differences_are_printed_in_the_words_asked_for(tmp_path, capsys):
     (tmp_path / "data" / "claims.toml").write_text(claims)
     print_differences({"two": "c minus b", "one": "a minus b"}, root=tmp_path)
     assert capsys.readouterr().out == "c minus b: not run (two)\na minus b: +0.200 ± 0.100, holds (one)\n"  # 0.1, 0.2 and 0.3
+    (study / "runs.jsonl").write_text("\n".join([*lines, json.dumps({"cell": "a", "seed": 3, "error": "no memory"})]))
+    assert [claim["verdicts"]["pocket"] for claim in ledger(tmp_path)] == ["not run", "not run"]  # sides might have different seeds
 
 
 def test_the_ledger_is_derived_from_the_logs():

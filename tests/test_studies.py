@@ -88,6 +88,12 @@ def test_a_random_search_records_what_it_drew_and_what_diverged(tmp_path):
     assert edf([1 - accuracy for accuracy in accuracies], [1.0]) == 0.5
 
 
+def test_a_run_that_its_last_step_breaks_has_diverged():
+    cell = {"preset": "supervised/pocket_p", "limit": 60, "steps": 1, "batch_size": 20, "warmup": 0, "optimizer": "sgd_plain", "lr": 1e38}
+    run = studies._trial("a", cell, 0, studies.WATCH)
+    assert "features are not finite" in run["diverged"] and "final" not in run
+
+
 def test_a_search_that_cannot_work_stops_before_any_run(tmp_path):
     (tmp_path / "study.toml").write_text(SEARCH.replace("[0.01, 0.1]", "[0.1, 0.01]"))
     with pytest.raises(ValueError, match="no interval"):
