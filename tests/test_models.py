@@ -319,6 +319,8 @@ def test_resnet_says_what_it_cannot_do():
         create_model("resnet_pocket").forward_tokens(torch.zeros(2, 3, 32, 32), mask=torch.zeros(2, 4, 4, dtype=torch.bool))
     with pytest.raises(ValueError, match="stem='mnist'"):
         create_model("resnet18", stem="mnist")
+    with pytest.raises(ValueError, match="four stages"):
+        create_model("resnet18", depths=(2, 2, 2))
 
 
 # ---------------------------------------------------------------------------------------------------- load_weights

@@ -14,7 +14,7 @@ class ResNetConfig:
     """Everything that tells one ResNet from another."""
 
     block: str = "basic"  # two 3×3 convolutions; "bottleneck": 1×1, 3×3, 1×1
-    depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    depths: tuple[int, ...] = (2, 2, 2, 2)
     stem: str = "imagenet"  # 7×7 stride 2 and max-pool; "cifar": 3×3 stride 1, no pool
     width: int = 64  # channels of the first stage; the official width multiplier w is 64 w
     first_shortcut: bool = False  # project the first shortcut, too, as the official SimCLR code does
@@ -115,6 +115,8 @@ class ResNet(ConvNet):
         super().__init__()
         if config.block not in BLOCKS or config.stem not in ("imagenet", "cifar"):
             raise ValueError(f"block={config.block!r}, stem={config.stem!r}: blocks are {', '.join(BLOCKS)}; stems are imagenet, cifar.")
+        if len(config.depths) != 4 or min(config.depths) < 0:
+            raise ValueError(f"depths={config.depths}: a ResNet has four stages; a stage of 0 blocks is left out.")
         self.config, self.image_size = config, config.image_size
         width, block = config.width, BLOCKS[config.block]
         small = config.stem == "cifar"
