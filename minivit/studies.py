@@ -114,7 +114,7 @@ def sweep(folder: str | Path, *, workers: int = 2, threads: int = 1) -> list[dic
         write_atomic(log_file, "".join(json.dumps(run) + "\n" for run in runs).encode())
     done = {(run["cell"], run["seed"]) for run in runs if "error" not in run}
     todo = [(cell, seed) for seed in plan["seeds"] for cell in plan["cells"] if (cell, seed) not in done]
-    began = time.perf_counter()
+    began, where = time.perf_counter(), environment()  # now, as the log's new lines would make the commit "dirty"
     with (
         ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet, initargs=(threads,)) as pool,
         open(log_file, "a") as log,
@@ -130,7 +130,7 @@ def sweep(folder: str | Path, *, workers: int = 2, threads: int = 1) -> list[dic
         finally:  # after Ctrl-C, or when there is no space left: what has not begun does not begin
             pool.shutdown(wait=False, cancel_futures=True)
     if todo:
-        card = {**environment(), "threads_per_run": threads, "workers": workers, "wall_seconds": round(time.perf_counter() - began)}
+        card = {**where, "threads_per_run": threads, "workers": workers, "wall_seconds": round(time.perf_counter() - began)}
         write_atomic(folder / "card.json", (json.dumps(card, indent=1) + "\n").encode())
     return runs
 

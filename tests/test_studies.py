@@ -34,7 +34,8 @@ def quick_workers(monkeypatch):
     monkeypatch.setattr(studies, "get_context", {"spawn": children.CONTEXT}.__getitem__)
 
 
-def test_a_sweep_goes_on_where_it_stopped_and_records_failures(tmp_path):
+def test_a_sweep_goes_on_where_it_stopped_and_records_failures(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "environment", lambda: {"runs_before": len(read_study(tmp_path)[1])})
     (tmp_path / "study.toml").write_text(PLAN)
     runs = sweep(tmp_path, workers=1)
     assert read_study(tmp_path)[1] == runs
@@ -44,7 +45,8 @@ def test_a_sweep_goes_on_where_it_stopped_and_records_failures(tmp_path):
     assert len(values(runs, "short", "knn")) == 2 and values(runs, "broken", "knn") == []
     good = next(run for run in runs if run["cell"] == "short")
     assert set(good["last_10"]) == {"loss", "accuracy", "z_spread"} and len(good["loss_every_10"]) == 2
-    assert json.loads((tmp_path / "card.json").read_text())["threads_per_run"] == 1
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert (card["threads_per_run"], card["runs_before"]) == (1, 0)  # the commit is that of the start, before the log has new lines
     with pytest.raises(ValueError, match="a worker and a thread, not 1 and 0"):
         sweep(tmp_path, workers=1, threads=0)
     again = sweep(tmp_path, workers=1, threads=2)
