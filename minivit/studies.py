@@ -1,6 +1,7 @@
 """Grids of runs and random searches: described in a file, resumable, one line in one log for each run."""
 import json
 import math
+import os
 import signal
 import time
 import tomllib
@@ -8,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partialmethod
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from statistics import mean
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -116,7 +118,7 @@ def sweep(folder: str | Path, *, workers: int = 2, threads: int = 1) -> list[dic
     todo = [(cell, seed) for seed in plan["seeds"] for cell in plan["cells"] if (cell, seed) not in done]
     began, where = time.perf_counter(), environment()  # now, as the log's new lines would make the commit "dirty"
     with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet, initargs=(threads,)) as pool,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_worker, initargs=(threads,)) as pool,
         open(log_file, "a") as log,
     ):
         jobs = [pool.submit(_trial, cell, plan["cells"][cell], seed, watch) for cell, seed in todo]
@@ -230,10 +232,16 @@ def last_figures(run: Run, count: int = 10) -> dict[str, float]:
     return {name: round(mean(run.history(name)[1][-count:]), 4) for name in names}
 
 
-def _quiet(threads: int) -> None:
+def _worker(threads: int) -> None:
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker at once
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # the sweep's own bar is enough
+    Thread(target=_end_with_the_study, daemon=True).start()
+
+
+def _end_with_the_study() -> None:
+    parent_process().join()  # a study that is killed cannot stop its workers
+    os._exit(1)
 
 
 def _trial(cell: str, settings: dict[str, Any], seed: int, watch: dict[str, Any]) -> dict[str, Any]:

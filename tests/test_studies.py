@@ -2,6 +2,8 @@
 import json
 import math
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -198,6 +200,53 @@ def test_a_killed_worker_is_said_and_what_was_recorded_stays(tmp_path, monkeypat
     with pytest.raises(OSError, match="was killed, perhaps for want of memory"):
         sweep(tmp_path, workers=1)
     assert [run["seed"] for run in read_study(tmp_path)[1]] == [0]
+
+
+HOLDER = """
+import fcntl, sys, time
+from multiprocessing import get_context
+from minivit.studies import _worker
+
+def hold(path):
+    _worker(1)
+    with open(path, "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        print("held", file=lock, flush=True)
+        time.sleep(60)
+
+if __name__ == "__main__":
+    child = get_context("spawn").Process(target=hold, args=(sys.argv[1],))
+    child.start()
+    child.join()
+"""
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_killed_study_end(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    (tmp_path / "holder.py").write_text(HOLDER)
+    (tmp_path / "lock").touch()
+    study = subprocess.Popen([sys.executable, tmp_path / "holder.py", tmp_path / "lock"], env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+    until(lambda: (tmp_path / "lock").read_text() == "held\n", seconds=60)
+    study.kill()
+    study.wait()
+
+    def free() -> bool:
+        with open(tmp_path / "lock") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    until(free, seconds=10)
+
+
+def until(true, *, seconds: float) -> None:
+    began = time.monotonic()
+    while not true():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.1)
 
 
 def test_values_names_the_figures_there_are():
