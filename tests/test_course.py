@@ -243,11 +243,26 @@ def test_chapter_09s_distributions_keep_diverged_runs_and_are_not_moved_by_own_o
     ch09.plt.close("all")
 
 
+def test_chapter_09s_recorded_control_has_no_bar():
+    live, control = {("P", "AdamW"): 0.3, ("C", "SGD"): 0.5}, ("P + BN + ReLU", "SGD")
+    recorded = {name: [score - 0.1, score + 0.1] for name, score in live.items()} | {control: [0.2, 0.6]}
+    _, right = ch09.outcome({name: [2.0] * 12 for name in live}, live, recorded, {"chance": 0.1}).axes
+    assert [bar.get_x() + bar.get_width() / 2 for bar in right.patches] == [0, 1] and [bar.get_height() for bar in right.patches] == [0.3, 0.5]
+    marks = [bars.lines[0].get_xydata()[0] for bars in right.containers if hasattr(bars, "lines")]
+    assert [x for x, _ in marks] == [0, 1, 2] and [y for _, y in marks] == pytest.approx([0.3, 0.5, 0.4])
+    assert [text.get_text() for text in right.get_xticklabels()] == ["P\nAdamW", "C\nSGD", "P + BN\n+ ReLU\nSGD"]
+    assert "2 recorded seeds" in [text.get_text() for text in right.get_legend().get_texts()]
+    ch09.plt.close("all")
+
+
 def test_chapter_09s_live_marks_are_on_the_probes_axes():
-    long = {"P": ((40, 80), [[0.3, 0.4], [0.5, 0.6]]), "C": ((40, 80), [[0.5, 0.7], [0.5, 0.9]])}
-    live = {"P": ([80, 100], [0.4, 0.45]), "C": ([80], [0.55])}
+    kept = {("p", 3): [0.4, 0.6], ("c", 5): [0.5, 0.7], ("c", 3): [0.5, 0.9], ("p", 5): [0.3, 0.4], ("other", 3): [0.0]}
+    runs = [{"cell": cell, "seed": seed, "series": {"knn": values}} for (cell, seed), values in kept.items()]
+    long, live = ch09.curves(runs, {"P": "p", "C": "c"}, "knn", every=40), {"P": {80: 0.4, 100: 0.45}, "C": {80: 0.55}}
+    assert long == {"P": {40: (0.4, 0.3), 80: (0.6, 0.4)}, "C": {40: (0.5, 0.5), 80: (0.9, 0.7)}}
     left, right = ch09.without_labels(long, {}, live, ({"chance": 0.1}, {"chance": 0.1, "raw pixels": 0.15})).axes
-    assert [list(bars.lines[0].get_ydata()) for bars in left.containers] == [pytest.approx([0.4, 0.5]), pytest.approx([0.5, 0.8])]
+    assert [list(bars.lines[0].get_xdata()) for bars in left.containers] == [[40, 80], [40, 80]]
+    assert [list(bars.lines[0].get_ydata()) for bars in left.containers] == [pytest.approx([0.35, 0.5]), pytest.approx([0.5, 0.8])]
     marks = {line.get_label(): [tuple(xy) for xy in line.get_xydata()] for line in right.lines if "this run" in line.get_label()}
     assert marks == {"P, this run": [(80, 0.4), (100, 0.45)], "C, this run": [(80, 0.55)]} and not right.containers
     assert [line.get_label() for line in right.lines[:2]] == ["chance 0.10", "raw pixels 0.15"]

@@ -17,7 +17,7 @@ from minivit.course.plots.common import Scores, baseline_lines, draw_image, imag
 from minivit.course.plots.style import BLUE, GREEN, GREY, ORANGE
 from minivit.studies import behind_best, edf, edf_band
 
-Curves = Mapping[str, tuple[Sequence[int], Sequence]]  # of each stem
+Curves = Mapping[str, Mapping[int, Sequence[float]]]  # of each stem, at each step, the seeds' values
 LOOKS = {"P": (ORANGE, "s"), "C": (BLUE, "o"), "P + BN + ReLU": (GREEN, "D")}
 DASHES = {"AdamW": "-", "SGD": "--"}
 SKY, LIME, MAGENTA = "#40B0FF", "#80FF40", "#FF50E0"  # bright, for lines on a photograph
@@ -103,21 +103,22 @@ def outcome(
     *,
     guess: float | None = None,
 ) -> Figure:
-    """Left: losses of every (stem, optimizer), averaged over nine steps. Right: accuracy of this run, and mean and deviation of the recorded ones;
-    ``lines`` are chance and kNN accuracies, and say so."""
+    """Left: losses of every (stem, optimizer), averaged over nine steps. Right: accuracy of this run as bars, and mean and deviation of the recorded
+    ones, of which some may have no bar; ``lines`` are chance and kNN accuracies, and say so."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(12.5, 4.6))
     for (stem, optimizer), values in losses.items():
         smooth = np.convolve(values, np.ones(9) / 9, "valid")
         left.plot(range(4, 4 + len(smooth)), smooth, DASHES[optimizer], color=LOOKS[stem][0], label=f"{stem}, {optimizer}")
     left.axhline(np.log(10), color=GREY, linestyle=":", label=f"chance {np.log(10):.2f}")
     left.set(xlabel="step", ylabel="loss, mean of nine steps")
-    names = list(scores)
-    colours, hatches = [LOOKS[stem][0] for stem, _ in names], ["" if optimizer == "AdamW" else "//" for _, optimizer in names]
-    right.bar(range(len(names)), [scores[name] for name in names], 0.7, color=colours, hatch=hatches, edgecolor="white")
+    names = list({**scores, **recorded})
+    colours, hatches = [LOOKS[stem][0] for stem, _ in scores], ["" if optimizer == "AdamW" else "//" for _, optimizer in scores]
+    right.bar(range(len(scores)), list(scores.values()), 0.7, color=colours, hatch=hatches, edgecolor="white")
     for at, name in enumerate(names):
         if name in recorded:
             spread = np.mean(recorded[name]), np.std(recorded[name], ddof=1)
-            right.errorbar(at, *spread, fmt="o", color="black", capsize=5, label="five recorded seeds" if at == 0 else None)
+            colour, label = LOOKS[name[0]][0] if name not in scores else "black", f"{len(recorded[name])} recorded seeds"
+            right.errorbar(at, *spread, fmt="o", color=colour, capsize=5, label=label if at == 0 else None)
     baseline_lines(right, {name if name == "chance" else f"{name} (kNN)": value for name, value in lines.items()})
     if guess is not None:
         right.axhline(guess, color="black", linewidth=1, label=f"your guess {guess:.2f}")
@@ -212,21 +213,27 @@ def distributions_alt(
     return f"Distributions of runs at random rates, with bands. {words}.{marks}"
 
 
-def without_labels(long: Curves, short: Curves, live: Curves, lines: Sequence[Mapping[str, float]]) -> Figure:
-    """SimCLR over its steps. Left kNN of long trainings, right the linear probe of short ones, mean and deviation over seeds, and on it live runs as
-    large marks. Of each stem: steps, and the values at them, of several runs (``live``: of one); ``lines`` are the two judges' baselines."""
+def curves(runs: Sequence[Mapping], cells: Mapping[str, str], figure: str, *, every: int) -> Curves:
+    """Of each cell, by the name that it is to have: what its runs kept of a figure, looked at every so many steps."""
+    kept = {name: [run["series"][figure] for run in sorted(runs, key=lambda run: run["seed"]) if run["cell"] == cell] for name, cell in cells.items()}
+    return {name: {every * look: seeds for look, seeds in enumerate(zip(*series, strict=True), 1)} for name, series in kept.items()}
+
+
+def without_labels(long: Curves, short: Curves, live: Mapping[str, Mapping[int, float]], lines: Sequence[Mapping[str, float]]) -> Figure:
+    """SimCLR over its steps. Left kNN of long trainings, right the linear probe of short ones, mean and deviation over seeds, and on it the one
+    ``live`` run of each stem as large marks; ``lines`` are the two judges' baselines."""
     figure, axes = plt.subplots(1, 2, figsize=(12.5, 4.6))
-    for ax, curves, baselines, judge in zip(axes, (long, short), lines, ("kNN", "linear probe"), strict=True):
-        for stem, (steps, scores) in curves.items():
+    for ax, recorded, baselines, judge in zip(axes, (long, short), lines, ("kNN", "linear probe"), strict=True):
+        for stem, at in recorded.items():
             colour, marker = LOOKS[stem]
-            spread = np.mean(scores, axis=0), np.std(scores, axis=0, ddof=1)
-            ax.errorbar(steps, *spread, color=colour, marker=marker, capsize=3, label=f"{stem}, recorded")
+            spread = np.mean([*at.values()], axis=1), np.std([*at.values()], axis=1, ddof=1)
+            ax.errorbar([*at], *spread, color=colour, marker=marker, capsize=3, label=f"{stem}, recorded")
         baseline_lines(ax, baselines)
         ax.set(ylim=(0, 0.8), xlim=(0, None), xlabel="steps", ylabel="accuracy", title=judge)
-    for stem, (steps, scores) in live.items():
+    for stem, at in live.items():
         colour, marker = LOOKS[stem]
         look = {"color": colour, "markeredgecolor": "black", "markersize": 12, "linestyle": "", "zorder": 3, "label": f"{stem}, this run"}
-        axes[1].plot(steps, scores, marker, **look)
+        axes[1].plot([*at], [*at.values()], marker, **look)
     for ax in axes:
         ax.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     return figure
